@@ -1,0 +1,145 @@
+"""DAPO on a frozen CLIP: learned prompts in both towers, adapters on the taps, the text matrix they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dapo.encoder import Encoder
+from dapo.head import Adapters
+from dapo.prompts import (
+    ALPHA,
+    CONTEXT,
+    PROMPTS,
+    TEMPERATURE,
+    TOKENS,
+    LearnedPrompts,
+    defect_sentence,
+    normal_sentence,
+    token_ids,
+)
+from dapo.text import Readout, encode_prompts
+from dapo.vision import encode_image
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Features of a batch in the joint space.
+
+    Attributes:
+        cls: g, [B, D], L2-normalised.
+        taps: p_l, one [B, N, D] per tap, L2-normalised.
+    """
+
+    cls: Tensor
+    taps: list[Tensor]
+
+
+class DapoModel(nn.Module):
+    """The model of method section 1. Only V, W, T, P and the adapters have gradients.
+
+    Args:
+        encoder: a frozen encoder.
+        prompts: E, prompts per state.
+        context: l, learned context tokens per prompt.
+        tokens: deep tokens per block, in both towers.
+        text_depth: text blocks with deep tokens, from the first; None for all.
+        alpha: progressive mix.
+        temperature: tau.
+        seed: of the initial values.
+
+    Example:
+        >>> from dapo.encoder import load_encoder
+        >>> model = DapoModel(load_encoder("ViT-B-32", "random", 64))
+        >>> model.text_matrix(["scratch", "hole"]).shape
+        torch.Size([3, 512])
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        prompts: int = PROMPTS,
+        context: int = CONTEXT,
+        tokens: int = TOKENS,
+        text_depth: int | None = None,
+        alpha: float = ALPHA,
+        temperature: float = TEMPERATURE,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.clip: Any = encoder.clip
+        self.alpha = alpha
+        self.temperature = temperature
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.prompts = LearnedPrompts(
+                encoder, prompts=prompts, context=context, tokens=tokens, text_depth=text_depth
+            )
+            self.adapters = Adapters(len(encoder.taps), encoder.vision_width, encoder.joint_width)
+        device = next(self.clip.parameters()).device
+        self.prompts.to(device)
+        self.adapters.to(device)
+
+    def train(self, mode: bool = True) -> DapoModel:
+        """Switch the learned parts to training; the frozen encoder stays in eval mode."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def learned(self) -> dict[str, Tensor]:
+        """V, W, T, P and the adapters by the prompt pack's names, as they are (not copied)."""
+        tensors: dict[str, Tensor] = {
+            "prompt.normal": self.prompts.normal,
+            "prompt.abnormal": self.prompts.abnormal,
+            **{f"prompt.text.{index}": tokens for index, tokens in enumerate(self.prompts.text)},
+            "prompt.visual": self.prompts.visual,
+        }
+        for index, layer in enumerate(self.adapters.layers):
+            tensors[f"adapter.{index}.weight"] = layer.get_parameter("weight")
+            tensors[f"adapter.{index}.bias"] = layer.get_parameter("bias")
+        return tensors
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What an optimiser gets: about 3.36 M parameters on ViT-L."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def text_matrix(self, words: Sequence[str], readout: Readout = "eot") -> Tensor:
+        """t, [1+K, D], rows L2-normalised; row 0 is the normal state. It does not depend on any image.
+
+        With gradients on, all sentences go through the text tower together; without, one word at a time, so
+        that a word's row never depends on its neighbours, not by one bit.
+        """
+        noun, context = self.encoder.normal_template_noun, self.prompts.normal.shape[1]
+        sentences = [
+            normal_sentence(context, noun),
+            *(defect_sentence(word, context, noun) for word in words),
+        ]
+        return F.normalize(self.text_means(token_ids(self.encoder, sentences), readout), dim=-1)
+
+    def text_vectors(self, words: Sequence[str], readout: Readout = "eot") -> Tensor:
+        """Rows of the text matrix for `words` alone: [K, D]."""
+        return self.text_matrix(words, readout)[1:]
+
+    def text_means(self, ids: Tensor, readout: Readout) -> Tensor:
+        """Tokenized sentences [R, L], the normal one first -> mean over E, not normalised, [R, D]."""
+        context = self.prompts.context(len(ids), normal_first=True)
+        if torch.is_grad_enabled():
+            return self._encode(ids, context, readout).mean(1)
+        rows = (slice(row, row + 1) for row in range(len(ids)))
+        return torch.cat([self._encode(ids[row], context[row], readout).mean(1) for row in rows])
+
+    def image_features(self, pixels: Tensor) -> ImageFeatures:
+        """Normalised pixels float32 [B, 3, S, S] -> image feature and adapted patch features."""
+        out = encode_image(self.clip.visual, pixels, self.encoder.taps, self.prompts.visual, self.alpha)
+        taps = [F.normalize(tap, dim=-1) for tap in self.adapters(out.taps)]
+        return ImageFeatures(F.normalize(out.cls, dim=-1), taps)
+
+    def _encode(self, ids: Tensor, context: Tensor, readout: Readout) -> Tensor:
+        return encode_prompts(self.clip, ids, context, list(self.prompts.text), self.alpha, readout)

@@ -1,0 +1,302 @@
+"""The prompt pack: everything a deployment may change, as data. No torch, no pickle.
+
+A pack names its encoder by hash, carries the text vectors (and, trained, the learned prompts and adapters), the words,
+and per product its types, regions, scale and thresholds. Thresholds change without export; a new type is one new row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dapo.errors import PackError, VocabularyError
+from dapo.vocabulary import check_slugs, nearest, slugify
+
+Polygon = tuple[tuple[float, float], ...]
+ANY_PRODUCT = "*"
+FORMAT = 1
+Kind = Literal["dapo", "handwritten"]
+MAX_TILES = 32  # per side; more is a setting gone wrong: 1,024 tiles of one frame
+
+
+@dataclass(frozen=True)
+class EncoderRef:
+    """The encoder a pack was made for.
+
+    Attributes:
+        name: open_clip architecture, or "dapo-tiny".
+        weights: hub tag, "bundled", "file" or "random:SEED".
+        sha256: of the weights (`dapo.encoder.weights_hash`).
+        image_size: side of the model's input in px.
+        patch_grid: patches a side.
+        joint_width: D.
+    """
+
+    name: str
+    weights: str
+    sha256: str
+    image_size: int
+    patch_grid: int
+    joint_width: int
+
+
+@dataclass(frozen=True)
+class TypeWord:
+    """A defect type: its slug, its word, and whether the encoder was trained on the word."""
+
+    slug: str
+    word: str
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Cut a frame into rows x columns that overlap by a fraction of a tile's side (0 to 0.5)."""
+
+    rows: int
+    columns: int
+    overlap: float = 0.1
+
+
+@dataclass(frozen=True)
+class Product:
+    """What is said of one product.
+
+    Attributes:
+        types: slugs of its own defect types.
+        threshold_ok: score below which a frame is OK; None: uncalibrated.
+        threshold_notok: score from which a frame is NotOK; None: uncalibrated.
+        mask_threshold: anomaly from which a pixel is a defect, 0..1.
+        min_area_px: smaller regions are dropped, in px of the frame.
+        max_regions: most regions of one frame.
+        roi: polygons to look at; none: the whole frame. Corners as fractions of width and height.
+        ignore: polygons not to look at.
+        tiles: cut before inspection, merged before judging.
+        mm_per_px: scale of the frame.
+        calibrated: thresholds were set for the scores as they are now.
+        calibration: how, by `dapo calibrate`.
+    """
+
+    types: tuple[str, ...] = ()
+    threshold_ok: float | None = None
+    threshold_notok: float | None = None
+    mask_threshold: float = 0.5
+    min_area_px: int = 16
+    max_regions: int = 32
+    roi: tuple[Polygon, ...] = ()
+    ignore: tuple[Polygon, ...] = ()
+    tiles: Tiles | None = None
+    mm_per_px: float | None = None
+    calibrated: bool = False
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How features become scores.
+
+    Attributes:
+        kind: "default": generic words detect, the product's words type; "paper": as DAPO's paper, the rest is off.
+        top_k_fraction: share of the cells whose mean is the map's part of the score.
+        fuse_map: 0 CLS only .. 1 map only.
+        smoothing_sigma: Gaussian on the map, in patch cells; 0 none.
+        type_fuse_cls: 0 types from the cells only .. 1 from CLS only.
+    """
+
+    kind: Literal["default", "paper"] = "default"
+    top_k_fraction: float = 0.03
+    fuse_map: float = 0.5
+    smoothing_sigma: float = 0.0
+    type_fuse_cls: float = 0.5
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A prompt pack; immutable. Every change gives a new one with another hash.
+
+    Attributes:
+        kind: "dapo" (learned) or "handwritten" (day zero).
+        types: row order of `text.types`.
+        generic_words: detect under default scoring.
+        products: "*" is always there and judges every product the pack does not know.
+        tensors: float32. `text.normal` [D], `text.generic` [D], `text.types` [K, D], L2-normalised; learned packs also
+            `prompt.normal`, `prompt.abnormal` [E, l, Wt], `prompt.text.i` [n, Wt], `prompt.visual` [L, n, Wv],
+            `adapter.i.weight` [D, Wv], `adapter.i.bias` [D].
+
+    Raises:
+        PackError: the parts contradict each other.
+        VocabularyError: two words share a slug.
+    """
+
+    kind: Kind
+    encoder: EncoderRef
+    scoring: Scoring
+    temperature: float
+    alpha: float
+    readout: Literal["eot", "reference"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    types: tuple[TypeWord, ...]
+    generic_words: tuple[str, ...]
+    products: Mapping[str, Product]
+    provenance: Mapping[str, Any]
+    tensors: Mapping[str, NDArray[np.float32]]
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @cached_property
+    def configuration_hash(self) -> str:
+        """SHA-256 over everything: canonical JSON, then each tensor by name: dtype, shape, bytes (little endian)."""
+        from dapo.pack_io import canonical_json
+
+        digest = hashlib.sha256(canonical_json(self).encode())
+        for name in sorted(self.tensors):
+            array = np.ascontiguousarray(self.tensors[name], dtype="<f4")
+            digest.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def product(self, name: str) -> Product:
+        """The product, or "*" for one the pack does not know."""
+        return self.products.get(name, self.products[ANY_PRODUCT])
+
+    def with_products(self, products: Mapping[str, Product]) -> Pack:
+        """The same pack with some products set."""
+        return replace(self, products={**self.products, **products})
+
+
+def _check(pack: Pack) -> None:
+    if ANY_PRODUCT not in pack.products:
+        raise PackError("products: '*' is missing. It judges every product the pack does not know: add it.")
+    check_slugs(word.word for word in pack.types)
+    slugs = {word.slug for word in pack.types}
+    for word in pack.types:
+        if word.slug != slugify(word.word):
+            raise PackError(f"types: '{word.word}' has slug '{word.slug}', expected '{slugify(word.word)}'.")
+    if not pack.temperature > 0:
+        raise PackError(f"temperature: {pack.temperature} is not above 0.")
+    for name, product in pack.products.items():
+        _check_product(name, product, slugs)
+    width = pack.encoder.joint_width
+    expected = {"text.normal": (width,), "text.generic": (width,), "text.types": (len(pack.types), width)}
+    for name, shape in expected.items():
+        found = pack.tensors.get(name)
+        if found is None:
+            raise PackError(f"tensor {name}: missing.")
+        if found.shape != shape:
+            raise PackError(f"tensor {name}: expected shape {list(shape)}, found {list(found.shape)}.")
+        norms = np.linalg.norm(np.atleast_2d(found), axis=-1)
+        if found.size and not np.allclose(norms, 1, atol=1e-3):
+            raise PackError(f"tensor {name}: its rows are not L2-normalised (norms {norms.min():.3f} to {norms.max():.3f}).")
+    for name, array in pack.tensors.items():
+        if array.dtype != np.float32:
+            raise PackError(f"tensor {name}: expected float32, found {array.dtype}.")
+        if not np.isfinite(array).all():
+            raise PackError(f"tensor {name}: holds values that are not finite.")
+
+
+def _check_product(name: str, product: Product, slugs: set[str]) -> None:
+    where = f"product {name}"
+    for slug in product.types:
+        if slug not in slugs:
+            near = nearest(slug, slugs)
+            hint = f" Did you mean '{near}'?" if near else ""
+            raise PackError(f"{where}: type '{slug}' is not in the pack's vocabulary.{hint}")
+    if len(set(product.types)) != len(product.types):
+        raise PackError(f"{where}: a type is listed twice.")
+    ok, notok = product.threshold_ok, product.threshold_notok
+    if (ok is None) != (notok is None):
+        raise PackError(f"{where}: set both thresholds or none (ok {ok}, notok {notok}).")
+    if ok is not None and notok is not None and not 0 <= ok <= notok <= 1:
+        raise PackError(f"{where}: thresholds must be 0 <= ok <= notok <= 1, found ok {ok}, notok {notok}.")
+    if not 0 <= product.mask_threshold <= 1:
+        raise PackError(f"{where}: mask_threshold {product.mask_threshold} is not in 0..1.")
+    if product.min_area_px < 0 or product.max_regions < 1:
+        raise PackError(f"{where}: min_area_px must be >= 0 and max_regions >= 1.")
+    if product.mm_per_px is not None and not product.mm_per_px > 0:
+        raise PackError(f"{where}: mm_per_px {product.mm_per_px} is not above 0.")
+    if tiles := product.tiles:
+        if not (1 <= tiles.rows <= MAX_TILES and 1 <= tiles.columns <= MAX_TILES and 0 <= tiles.overlap <= 0.5):
+            raise PackError(f"{where}: tiles need 1..{MAX_TILES} rows and columns and an overlap of 0..0.5, found {tiles}.")
+    for kind, polygons in (("roi", product.roi), ("ignore", product.ignore)):
+        for polygon in polygons:
+            inside = all(0 <= x <= 1 and 0 <= y <= 1 for x, y in polygon)
+            if len(polygon) < 3 or not inside:
+                raise PackError(f"{where}: {kind} needs polygons of 3 or more corners in fractions 0..1 of the frame.")
+
+
+def add_type(
+    pack: Pack, word: str, vector: NDArray[np.float32], *, products: Sequence[str] = (), trained: bool = True
+) -> Pack:
+    """A new pack with one more defect type; no other vector changes a bit.
+
+    Args:
+        word: the new word.
+        vector: float32 [D], L2-normalised: `dapo.packing.type_vector`.
+        products: products that get the type; none: every product that has types, and "*".
+        trained: whether the encoder was trained on the word.
+
+    Under `paper` scoring every score moves (t_A is a mean over the types): all products become uncalibrated.
+
+    Raises:
+        VocabularyError: the word shares its slug with another.
+        PackError: a product is unknown.
+    """
+    slug = slugify(word)
+    for known in pack.types:
+        if known.slug == slug:
+            raise VocabularyError(f"'{word}': the pack already has '{known.word}', which is called '{slug}' too.")
+    for name in products:
+        if name not in pack.products:
+            near = nearest(name, pack.products)
+            raise PackError(f"product '{name}' is not in the pack." + (f" Did you mean '{near}'?" if near else ""))
+    chosen = set(products) or {ANY_PRODUCT, *(name for name, product in pack.products.items() if product.types)}
+    moved = pack.scoring.kind == "paper"
+    changed = {}
+    for name, product in pack.products.items():
+        types = (*product.types, slug) if name in chosen else product.types
+        changed[name] = replace(product, types=types, calibrated=product.calibrated and not moved)
+    row = np.ascontiguousarray(vector, np.float32)[None]
+    tensors = {**pack.tensors, "text.types": np.concatenate([pack.tensors["text.types"], row])}
+    return replace(
+        pack,
+        types=(*pack.types, TypeWord(slug, word, trained)),
+        products=changed,
+        tensors=tensors,
+        provenance=_changed(pack, {"add_type": word}),
+    )
+
+
+def set_threshold(pack: Pack, product: str, ok: float, notok: float) -> Pack:
+    """A new pack with other thresholds for one product (made for it where the pack does not know it)."""
+    changed = replace(pack.product(product), threshold_ok=ok, threshold_notok=notok, calibrated=True, calibration={"by": "hand"})
+    named = {product: changed}
+    return replace(pack.with_products(named), provenance=_changed(pack, {"set_threshold": product, "ok": ok, "notok": notok}))
+
+
+def _changed(pack: Pack, what: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance with one more entry in its history: what was done to which pack."""
+    history = list(pack.provenance.get("history", ()))
+    return {**pack.provenance, "history": [*history, {"parent": pack.configuration_hash, **what}]}
+
+
+def as_json(pack: Pack) -> dict[str, Any]:
+    """Everything of a pack but its tensors, as plain data."""
+    return {f.name: _plain(getattr(pack, f.name)) for f in fields(pack) if f.name != "tensors"}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(item) for name, item in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,206 @@
+"""A prompt pack at work: frames in, predictions out. The text tower is never run here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from dapo import head
+from dapo.encoder import Encoder
+from dapo.errors import SettingsError
+from dapo.inspection import Prediction
+from dapo.model import ImageFeatures
+from dapo.pack import Pack, Scoring
+from dapo.packing import check_encoder, load_pack_encoder
+from dapo.preprocess import normalise
+from dapo.vision import encode_image, project
+
+
+class Predictor:
+    """Inspects batches of frames under one prompt pack.
+
+    Only the image tower works on a whole batch. All after it is done frame by frame: a frame's numbers do not
+    depend on the products beside it in the batch.
+
+    Args:
+        pack: what to inspect with; its text vectors are read, never computed.
+        weights: local file of the encoder's weights, instead of the bundle or the hub.
+        device: "cpu", "cuda", "cuda:1".
+        threads: of torch, for the whole process; None leaves them as they are.
+        scoring: instead of the pack's own.
+        encoder: already loaded, instead of loading one; it is moved to `device`.
+
+    Attributes:
+        pack: as given.
+        image_size: side S of the square input in px.
+        scoring: in force.
+
+    Raises:
+        EncoderMismatch: the encoder is not the one the pack was made for.
+        WeightsNotFound: no weights are found.
+        SettingsError: torch can't use `device`.
+
+    Example:
+        predictor = Predictor(read_pack("default.pack"))
+        image = resize(pixels, predictor.image_size)
+        [prediction] = predictor.predict(image[None], ["bottle"])
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        *,
+        weights: Path | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        scoring: Scoring | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._device = _device(device)
+        if encoder is None:
+            encoder = load_pack_encoder(pack, weights)
+        else:
+            check_encoder(pack, encoder)
+        self.pack = pack
+        self.scoring = scoring or pack.scoring
+        self.image_size = encoder.image_size
+        self._encoder = encoder
+        self._clip: Any = encoder.clip.to(self._device)
+        self._learned = {
+            name: self._tensor(name)
+            for name in pack.tensors
+            if name.startswith(("prompt.visual", "adapter."))
+        }
+        self._types = self._tensor("text.types")
+        self._normal = self._tensor("text.normal")
+        self._detect = torch.stack([self._normal, self._tensor("text.generic")])
+        self._vocabulary = torch.cat([self._normal[None], self._types])
+        self._rows = {word.slug: row for row, word in enumerate(pack.types)}
+        self._own: dict[tuple[str, ...], Tensor] = {}
+
+    def predict(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
+        """Inspect a batch; it may mix products.
+
+        Args:
+            images: RGB uint8 [B, S, S, 3], resized by `dapo.preprocess.resize`.
+            products: name of each frame's product; an unknown one is inspected as "*".
+
+        Returns:
+            One prediction per frame. `type_map` and `type_scores` index the product's own types.
+        """
+        if len(images) != len(products):
+            raise ValueError(f"{len(images)} images for {len(products)} products")
+        if not len(images):
+            return []
+        features = self.features(images)
+        with torch.inference_mode():
+            return [
+                self._inspect(cls, torch.stack(taps), product)
+                for cls, *taps, product in zip(features.cls, *features.taps, products, strict=True)
+            ]
+
+    @torch.inference_mode()
+    def features(self, images: NDArray[np.uint8]) -> ImageFeatures:
+        """Image and patch features in the joint space, L2-normalised, of RGB uint8 [B, S, S, 3]."""
+        size = self.image_size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"expected uint8 [B, {size}, {size}, 3], got {images.dtype} {list(images.shape)}"
+            )
+        pixels = torch.from_numpy(normalise(images, self.pack.mean, self.pack.std)).to(self._device)
+        visual = self._clip.visual
+        if self.pack.kind == "dapo":
+            prompts = self._learned["prompt.visual"]
+            out = encode_image(visual, pixels, self._encoder.taps, prompts, self.pack.alpha)
+            taps = [
+                F.linear(
+                    tap, self._learned[f"adapter.{index}.weight"], self._learned[f"adapter.{index}.bias"]
+                )
+                for index, tap in enumerate(out.taps)
+            ]
+        else:
+            out = encode_image(visual, pixels, self._encoder.dense_taps)
+            taps = [project(visual, tap) for tap in out.taps]
+        return ImageFeatures(F.normalize(out.cls, dim=-1), [F.normalize(tap, dim=-1) for tap in taps])
+
+    def _inspect(self, cls: Tensor, taps: Tensor, product: str) -> Prediction:
+        """One frame: cls [D], taps [taps, N, D]."""
+        own = self._own_types(self.pack.product(product).types)
+        paper = self.scoring.kind == "paper"
+        score, cells = self._paper(cls, taps) if paper else self._default(cls, taps)
+        if len(own):
+            logits = self._paper_types(taps, own) if paper else taps.mean(0) @ own.T / self.pack.temperature
+            image = (cls[None] @ own.T / self.pack.temperature)[0]
+            weight = 0.0 if paper else self.scoring.type_fuse_cls
+            type_map = logits.argmax(-1).reshape(cells.shape)
+            type_scores = head.type_distribution(logits, cells.flatten(), image, weight)
+        else:
+            type_map, type_scores = torch.zeros_like(cells), cells.new_empty(0)
+        return Prediction(
+            score=float(score),
+            map=cells.cpu().numpy().astype(np.float16),
+            type_map=type_map.cpu().numpy().astype(np.uint16),
+            type_scores=type_scores.cpu().numpy(),
+        )
+
+    def _default(self, cls: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+        """Generic words detect. They have a product of their own, so no type moves a bit of score or map."""
+        tau, scoring = self.pack.temperature, self.scoring
+        image = head.image_probabilities(cls[None], self._detect, tau)[0, 1]
+        cells = _square((taps @ self._detect.T / tau).softmax(-1)[..., 1].mean(0))
+        cells = head.smooth(cells, scoring.smoothing_sigma)
+        score = (1 - scoring.fuse_map) * image + scoring.fuse_map * head.top_mean(
+            cells, scoring.top_k_fraction
+        )
+        return score, cells
+
+    def _paper(self, cls: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+        """Method section 3 over the pack's whole vocabulary; the map divided by the taps."""
+        tau = self.pack.temperature
+        score = head.image_probabilities(cls[None], head.pair(self._vocabulary), tau)[0, 1]
+        states = torch.stack(head.patch_states(list(taps), self._vocabulary, tau))
+        return score, _square((1 - states[..., 0]).mean(0))
+
+    def _paper_types(self, taps: Tensor, own: Tensor) -> Tensor:
+        """[N, K], log of the sum over taps of S_l of the product's own types, beside the normal state."""
+        text = torch.cat([self._normal[None], own])
+        return torch.stack(head.patch_states(list(taps), text, self.pack.temperature)).sum(0)[:, 1:].log()
+
+    def _own_types(self, slugs: tuple[str, ...]) -> Tensor:
+        if slugs not in self._own:
+            self._own[slugs] = self._types[[self._rows[slug] for slug in slugs]]
+        return self._own[slugs]
+
+    def _tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(np.array(self.pack.tensors[name], np.float32)).to(self._device)
+
+
+def _square(cells: Tensor) -> Tensor:
+    grid = round(len(cells) ** 0.5)
+    return cells.reshape(grid, grid)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f"device {name}: torch knows no such device. Take 'cpu' or 'cuda'.") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise SettingsError(
+                f"device {name}: this machine has no CUDA device that torch can use. Take 'cpu'."
+            )
+        torch.backends.cudnn.allow_tf32 = (
+            False  # TF32 moves scores in the third digit: thresholds are set in float32
+        )
+        torch.backends.cudnn.benchmark = False  # algorithms chosen by timing differ from run to run
+    return device
