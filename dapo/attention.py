@@ -1,20 +1,22 @@
 """Self-attention through `scaled_dot_product_attention`, always.
 
-`nn.MultiheadAttention` is what open_clip's blocks call. In inference it takes a shortcut that builds the whole
-attention matrix on CPUs; without the shortcut it transposes its input, and the matrix products that follow depend on
-the size of the batch in their last bits. This subclass has the same parameters under the same names, is fused in
-training and inference alike (up to 25 % faster per block on two CPU cores), and gives a frame the same bits in every
-batch.
+`nn.MultiheadAttention` is what open_clip's blocks call. In inference it takes a shortcut that builds the
+whole attention matrix on CPUs; without the shortcut it transposes its input, and the last bits of the matrix
+products that follow depend on the size of the batch. This subclass has the same parameters under the same
+names, is fused in training and inference alike (up to 25 % faster per block on two CPU cores), and gives a
+frame the same bits in every batch.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class FusedAttention(nn.MultiheadAttention):
-    """`nn.MultiheadAttention` for self-attention on [B, N, width], without dropout and without returned weights."""
+    """`nn.MultiheadAttention` for self-attention on [B, N, width]; no dropout, no weights returned."""
 
     def forward(
         self,
@@ -47,8 +49,13 @@ class FusedAttention(nn.MultiheadAttention):
 
 
 def fuse_attention(model: nn.Module) -> None:
-    """Let every plain self-attention of an open_clip model run fused; its parameters stay the very same objects."""
+    """Let every plain self-attention of an open_clip model run fused; its parameters stay as they are."""
     for module in model.modules():
-        plain = type(module) is nn.MultiheadAttention and module.batch_first
-        if plain and module.in_proj_weight is not None and module.bias_k is None and not module.add_zero_attn:
+        if type(module) is nn.MultiheadAttention and _plain(module):
             module.__class__ = FusedAttention
+
+
+def _plain(attention: Any) -> bool:
+    """Batch first, one packed projection, no extra keys: what open_clip builds."""
+    extra = attention.bias_k is not None or attention.add_zero_attn
+    return bool(attention.batch_first and attention._qkv_same_embed_dim and not extra)

@@ -95,9 +95,9 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             torch.save(content, file)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink()
         raise
 
 

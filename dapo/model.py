@@ -116,20 +116,20 @@ class DapoModel(nn.Module):
         With gradients on, all sentences go through the text tower together; without, one word at a time, so
         that a word's row never depends on its neighbours, not by one bit.
         """
-        noun, context = self.encoder.normal_template_noun, self.prompts.normal.shape[1]
-        sentences = [
-            normal_sentence(context, noun),
-            *(defect_sentence(word, context, noun) for word in words),
-        ]
+        sentences = [normal_sentence(self._context, self._noun), *self._sentences(words)]
         return F.normalize(self.text_means(token_ids(self.encoder, sentences), readout), dim=-1)
 
     def text_vectors(self, words: Sequence[str], readout: Readout = "eot") -> Tensor:
         """Rows of the text matrix for `words` alone: [K, D]."""
-        return self.text_matrix(words, readout)[1:]
+        ids = token_ids(self.encoder, self._sentences(words))
+        return F.normalize(self.text_means(ids, readout, normal_first=False), dim=-1)
 
-    def text_means(self, ids: Tensor, readout: Readout) -> Tensor:
-        """Tokenized sentences [R, L], the normal one first -> mean over E, not normalised, [R, D]."""
-        context = self.prompts.context(len(ids), normal_first=True)
+    def text_means(self, ids: Tensor, readout: Readout, *, normal_first: bool = True) -> Tensor:
+        """Tokenized sentences [R, L] -> mean over their E prompts, not normalised, [R, D].
+
+        `normal_first`: the first sentence is the normal state's and takes V; all others take W.
+        """
+        context = self.prompts.context(len(ids), normal_first=normal_first)
         if torch.is_grad_enabled():
             return self._encode(ids, context, readout).mean(1)
         rows = (slice(row, row + 1) for row in range(len(ids)))
@@ -143,3 +143,14 @@ class DapoModel(nn.Module):
 
     def _encode(self, ids: Tensor, context: Tensor, readout: Readout) -> Tensor:
         return encode_prompts(self.clip, ids, context, list(self.prompts.text), self.alpha, readout)
+
+    @property
+    def _context(self) -> int:
+        return self.prompts.normal.shape[1]
+
+    @property
+    def _noun(self) -> str:
+        return self.encoder.normal_template_noun
+
+    def _sentences(self, words: Sequence[str]) -> list[str]:
+        return [defect_sentence(word, self._context, self._noun) for word in words]

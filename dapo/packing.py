@@ -15,17 +15,12 @@ from torch.nn import functional as F
 from dapo.encoder import Encoder, load_encoder
 from dapo.errors import EncoderMismatch, PackError
 from dapo.model import DapoModel
-from dapo.pack import ANY_PRODUCT, EncoderRef, Pack, Product, Scoring, TypeWord
+from dapo.pack import ANY_PRODUCT, EncoderRef, Kind, Pack, Product, Scoring, TypeWord
 from dapo.prompts import GENERIC_WORDS
 from dapo.text import Readout
 from dapo.vocabulary import slugify
 
-
-# Half map, half class token; 3 % of the cells are 8 of dapo-tiny's 256, about one small defect. No smoothing:
-# a cell is 16 px wide already. The paper's own scoring is Scoring(kind="paper", ...) and ignores all four.
-DEFAULT_SCORING = Scoring(
-    kind="default", top_k_fraction=0.03, fuse_map=0.5, smoothing_sigma=0.0, type_fuse_cls=0.5
-)
+DEFAULT_SCORING = Scoring()
 
 
 def make_pack(
@@ -76,7 +71,7 @@ def make_pack(
 
 def assemble(
     encoder: Encoder,
-    kind: str,
+    kind: Kind,
     words: Sequence[str],
     *,
     normal: Tensor,
@@ -94,15 +89,10 @@ def assemble(
     """Put a pack together from its text vectors [D], [D], [K, D] and learned tensors; see `make_pack`."""
     slugs = [slugify(word) for word in words]
     named = {name: tuple(slugify(word) for word in own) for name, own in (products or {}).items()}
-    for name, own in named.items():
-        if missing := sorted(set(own) - set(slugs)):
-            raise PackError(
-                f"product {name}: type '{missing[0]}' is not in the pack's vocabulary. Add the word first."
-            )
     knows = encoder.knows or (lambda word: True)
     tensors = {"text.normal": normal, "text.generic": generic, "text.types": types, **learned}
     return Pack(
-        kind="dapo" if kind == "dapo" else "handwritten",
+        kind=kind,
         encoder=reference(encoder),
         scoring=scoring,
         temperature=temperature,
@@ -112,10 +102,7 @@ def assemble(
         std=encoder.std,
         types=tuple(TypeWord(slug, word, knows(word)) for slug, word in zip(slugs, words, strict=True)),
         generic_words=tuple(generic_words),
-        products={
-            name: Product(types=own, threshold_ok=None, threshold_notok=None)
-            for name, own in {ANY_PRODUCT: tuple(slugs), **named}.items()
-        },
+        products={name: Product(types=own) for name, own in {ANY_PRODUCT: tuple(slugs), **named}.items()},
         provenance=dict(provenance or {}),
         tensors={name: _array(tensor) for name, tensor in tensors.items()},
     )
@@ -203,7 +190,9 @@ def model_from_pack(pack: Pack, encoder: Encoder) -> DapoModel:
                 raise PackError(
                     f"{name}: expected shape {list(target.shape)} for {encoder.name}, found {shape}."
                 )
-            target.copy_(torch.from_numpy(found))
+            target.copy_(
+                torch.from_numpy(np.array(found))
+            )  # a copy: what is read from a file may be read-only
     return model
 
 

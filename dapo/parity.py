@@ -32,7 +32,7 @@ from dapo.model import DapoModel
 from dapo.objective import LOCAL_WEIGHT, objective, type_masks
 from dapo.preprocess import CLIP_MEAN, CLIP_STD, normalise, resize
 from dapo.prompts import defect_sentence, normal_sentence
-from dapo.text import encode_prompts
+from dapo.text import Readout, encode_prompts
 from dapo.vision import encode_image
 
 FORWARD = 1e-5  # relative to the tensor's largest value: three times what float32 against float64 differs by
@@ -181,6 +181,7 @@ def compare(golden: Golden) -> list[Comparison]:
     ]
 
 
+_READOUTS: tuple[tuple[str, Readout], ...] = (("", "reference"), (".at_true_eot", "eot"))
 Expected = tuple[str, Tensor, float, str]
 
 
@@ -215,11 +216,11 @@ def _text(golden: Golden) -> Iterator[Expected]:
     context = model.prompts.context(len(golden.ids), normal_first=True)
     deep = list(model.prompts.text)
     for depth in range(len(deep) + 1):
-        for suffix, readout in (("", "reference"), (".at_true_eot", "eot")):
+        for suffix, readout in _READOUTS:
             name = f"text.depth{depth}{suffix}"
             if f"{name}.t" not in golden.tensors:
                 continue
-            encoded = encode_prompts(model.clip, golden.ids, context, deep[:depth], golden.alpha, readout)  # type: ignore[arg-type]  # two literals
+            encoded = encode_prompts(model.clip, golden.ids, context, deep[:depth], golden.alpha, readout)
             yield f"{name}.mean", encoded.mean(1), FORWARD, "relative"
             yield f"{name}.t", F.normalize(encoded.mean(1), dim=-1), FORWARD, "relative"
     yield "text.pair", pair(_matrix(golden)), FORWARD, "relative"
@@ -308,7 +309,8 @@ def _shortest_side_and_crop(image: NDArray[np.uint8], size: int) -> NDArray[np.f
     box = (int(size * width / short), int(size * height / short))
     scaled = np.asarray(Image.fromarray(image).resize(box, Image.Resampling.BICUBIC))
     top, left = round((box[1] - size) / 2), round((box[0] - size) / 2)
-    return normalise(scaled[None, top : top + size, left : left + size], CLIP_MEAN, CLIP_STD)[0]
+    cropped: NDArray[np.float32] = normalise(scaled[None, top : top + size, left : left + size])[0]
+    return cropped
 
 
 def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -122,7 +123,7 @@ class FastStem:
 
 
 def _draw(folder: Path, seed: int, families: Sequence[str], part: int, parts: int) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
+    cv2.setNumThreads(1)  # one thread a process: pools of threads that share two cores wait for each other
     stem = FastStem()
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in _ARRAYS}
     count = len(arrays["family"])
@@ -156,9 +157,10 @@ def make_pool(folder: Path, count: int, seed: int, families: Sequence[str], proc
                 array[:] = NOT_DRAWN
             array.flush()
         note.write_text(json.dumps(identity, indent=1))
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # for the processes to come
     context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=_draw, args=(folder, seed, families, part, processes))
+        context.Process(target=_draw, args=(folder, seed, families, part, processes), daemon=True)
         for part in range(processes)
     ]
     for worker in workers:

@@ -287,7 +287,7 @@ def train(pool: Pool, validation: Pool | None, schedule: Schedule, seed: int) ->
     decayed = [p for n, p in named if p.dim() >= 2 and "embedding" not in n]
     plain = [p for n, p in named if p.dim() < 2 or "embedding" in n]
     groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
     sampler, writer = Sampler(pool, statistics, seed), Writer(np.random.default_rng([seed, 12]))
     names, total, curve = list(FAMILIES), schedule.crop_steps + schedule.full_steps, []
     columns = (TextColumn("dapo-tiny {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

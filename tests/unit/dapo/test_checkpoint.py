@@ -81,7 +81,8 @@ def test_a_wrong_shape_names_tensor_expected_and_found(model: DapoModel) -> None
         load_checkpoint(model, Checkpoint(tensors))
     message = str(caught.value)
     assert "linear_adapter.fc.2.weight" in message
-    assert "[32, 64]" in message and "[768, 1024]" in message
+    assert "[32, 64]" in message
+    assert "[768, 1024]" in message
     assert all(torch.equal(value, before[name]) for name, value in model.learned().items())
 
 

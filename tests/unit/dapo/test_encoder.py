@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from dapo import encoder as module
+from dapo import tiny
 from dapo.encoder import load_encoder, spaced_taps, weights_hash
 from dapo.errors import SettingsError, WeightsNotFound
 from dapo.model import DapoModel
 from dapo.testing import small_encoder
+from dapo.tiny_tokenizer import WordTokenizer
 
 
 @pytest.mark.parametrize(
@@ -120,6 +123,26 @@ def test_a_file_that_is_no_weights_is_a_message(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "d.safetensors")
     with pytest.raises(WeightsNotFound, match="not weights of ViT-S-32-alt"):
         load_encoder("ViT-S-32-alt", "file", path=tmp_path / "d.safetensors")
+
+
+def test_dapo_tiny_takes_the_same_path(tmp_path: Path) -> None:
+    """From a file of random weights: what is loaded is independent of the bundle."""
+    tokenizer = WordTokenizer(["scratch", "flawless", "object", "anomaly"])
+    path = tmp_path / "tiny.safetensors"
+    metadata = {"dapo_tiny": json.dumps({"phrases": tokenizer.phrases})}
+    save_file(tiny.build_tiny(tokenizer.vocab_size).state_dict(), path, metadata)
+    encoder = load_encoder("dapo-tiny", "bundled", path=path)
+    assert (encoder.weights, encoder.image_size, encoder.grid) == ("file", 256, 16)
+    assert (encoder.taps, encoder.dense_taps) == ((1, 2, 3, 4), tiny.TAPS)
+    assert encoder.knows is not None
+    assert encoder.knows("Scratch")
+    assert not encoder.knows("zebra")
+    model = DapoModel(encoder)
+    with torch.inference_mode():
+        features = model.image_features(torch.randn(2, 3, 256, 256))
+        text = model.text_matrix(["scratch", "zebra"])
+    assert [tap.shape for tap in features.taps] == [(2, 256, 192)] * 4
+    assert text.shape == (3, 192)
 
 
 def test_taps_are_evenly_spaced_and_end_at_the_last_block() -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from open_clip import CustomTextCLIP, SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock
+from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from dapo.attention import fuse_attention
+from dapo.encoder import describe
 from dapo.errors import VocabularyError
 from dapo.head import pair
 from dapo.model import DapoModel
 from dapo.objective import dice, focal, objective, type_masks
 from dapo.testing import small_encoder
+from dapo.text import end_of_text
 from dapo.vision import encode_image
 
 WORDS = ["scratch", "faulty imprint", "hole"]
@@ -44,7 +50,8 @@ def test_only_prompts_and_adapters_learn(model: DapoModel) -> None:
     assert {id(parameter) for parameter in model.parameters() if parameter.requires_grad} == learned
     assert all(parameter.grad is None for parameter in model.clip.parameters())
     for name, value in model.learned().items():
-        assert value.grad is not None and value.grad.abs().max() > 0, name
+        assert value.grad is not None, name
+        assert value.grad.abs().max() > 0, name
     assert all(torch.equal(value, before[name]) for name, value in model.clip.state_dict().items())
     assert not model.clip.training
 
@@ -97,7 +104,8 @@ def test_features_do_not_depend_on_the_batch(model: DapoModel) -> None:
     with torch.no_grad():
         whole = model.image_features(pixels)
         single = [model.image_features(pixels[index : index + 1]) for index in range(5)]
-    assert whole.cls.shape == (5, 32) and [tap.shape for tap in whole.taps] == [(5, 16, 32)] * 4
+    assert whole.cls.shape == (5, 32)
+    assert [tap.shape for tap in whole.taps] == [(5, 16, 32)] * 4
     torch.testing.assert_close(whole.cls, torch.cat([one.cls for one in single]), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
         whole.taps[2], torch.cat([one.taps[2] for one in single]), rtol=1e-5, atol=1e-6
@@ -130,6 +138,48 @@ def test_the_reference_readout_differs_only_where_deep_tokens_never_leave() -> N
         with torch.no_grad():
             same = torch.equal(model.text_matrix(WORDS, "eot"), model.text_matrix(WORDS, "reference"))
         assert same == (depth < 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"pool_type": "eos", "eos_id": 49407},
+        {"pool_type": "last"},
+        {"pool_type": "argmax", "proj_bias": True},
+        {"pool_type": "argmax", "proj_type": "none", "width": 32},
+    ],
+)
+def test_text_towers_that_open_clip_builds_otherwise(text: dict[str, Any]) -> None:
+    """Models with a separate text tower, other read-outs and projections, averaged image tokens."""
+    clip = CustomTextCLIP(
+        embed_dim=32,
+        vision_cfg={"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "pool_type": "avg"},
+        text_cfg={"context_length": 20, "width": 48, "heads": 4, "layers": 2, **text},
+    )
+    encoder = describe(clip, SimpleTokenizer(context_length=20), "custom", "file")
+    ids = encoder.tokenize(["a scratch"])
+    end = 19 if text["pool_type"] == "last" else 3
+    assert end_of_text(clip, ids).tolist() == [end]
+    model = DapoModel(encoder)
+    with torch.no_grad():
+        assert model.text_matrix(WORDS).shape == (4, 32)
+        plain = encode_image(clip.visual, torch.ones(1, 3, 32, 32), encoder.taps)
+        torch.testing.assert_close(plain.cls, encoder.clip.encode_image(torch.ones(1, 3, 32, 32)))
+        assert [tap.shape for tap in plain.taps] == [(1, 4, 64)] * 2
+
+
+def test_fused_attention_is_open_clips_own() -> None:
+    plain = nn.MultiheadAttention(64, 2, batch_first=True).eval()
+    fused = copy.deepcopy(plain)
+    fuse_attention(fused)
+    hidden, mask = torch.randn(2, 7, 64), torch.full((7, 7), float("-inf")).triu(1)
+    for attn_mask in (None, mask):
+        expected = plain(hidden, hidden, hidden, need_weights=False, attn_mask=attn_mask)[0]
+        got = fused(hidden, hidden, hidden, need_weights=False, attn_mask=attn_mask)[0]
+        torch.testing.assert_close(got, expected)
+    assert fused.state_dict().keys() == plain.state_dict().keys()
+    with pytest.raises(ValueError, match="self-attention"):
+        fused(hidden, hidden + 1, hidden)
 
 
 def test_an_empty_word_is_refused(model: DapoModel) -> None:

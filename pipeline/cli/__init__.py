@@ -1,0 +1,88 @@
+"""The command line `dapo`. Subcommands plug in through the entry-point group `dapo.commands`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, entry_points, version
+
+import click
+import typer
+from rich.console import Console
+
+from dapo.errors import DapoError
+
+GROUP = "dapo.commands"
+USAGE = 2  # exit status of a user's mistake
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_EXTRAS = {"torch": "model", "open_clip": "model", "torchvision": "model", "sklearn": "train", "openvino": "train"}
+
+
+def build() -> typer.Typer:
+    """The application with every subcommand that is installed."""
+    app = typer.Typer(
+        help="Inspect photographs, videos and lines: defects, their type and their mask.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def root(
+        show_version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+    ) -> None:
+        if show_version:
+            print(f"dapo {_version()}")
+            raise typer.Exit
+
+    for command in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        command.load()(app)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("dapo-inspection")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message and exit status 2, never a stack trace."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run a command line and return its exit status."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    try:
+        if not entry_points(group=GROUP):
+            raise DapoError("no commands are installed: run 'make setup', or 'pip install -e .' in the project's folder.")
+        result = build()(args=arguments, prog_name="dapo", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`dapo types | head`): that is no error, and nothing is left to flush.
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+    except DapoError as error:
+        errors.print(f"error: {error}")
+        return USAGE
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        errors.print(f"error: this command needs {error.name}: pip install 'dapo-inspection[{extra}]'")
+        return USAGE
+
+
+if __name__ == "__main__":
+    main()

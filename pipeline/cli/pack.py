@@ -1,0 +1,126 @@
+"""`dapo pack`: look at prompt packs and change them. No training, no restart, no image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dapo.errors import PackError
+from dapo.pack import ANY_PRODUCT, Pack, add_type, as_json, set_threshold
+from dapo.pack_diff import diff_packs
+from dapo.pack_io import read_pack, write_pack
+
+_OUT = typer.Option(..., "--out", help="The new pack. Packs are immutable: the old one stays.")
+_WEIGHTS = typer.Option(None, "--weights", help="Local file of the encoder's weights.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `pack`."""
+    pack = typer.Typer(help="Show, verify, compare, make and change prompt packs.", no_args_is_help=True)
+    for command in (show, verify, diff, new, add_type_, set_threshold_):
+        pack.command(name=command.__name__.strip("_").replace("_", "-"))(command)
+    app.add_typer(pack, name="pack")
+
+
+def show(path: Path, as_json_: bool = typer.Option(False, "--json", help="Everything, as JSON.")) -> None:
+    """What a pack is for: encoder, words, products, thresholds, where it came from."""
+    pack = read_pack(path)
+    if as_json_:
+        print(json.dumps({"hash": pack.configuration_hash, **as_json(pack)}, indent=1))
+        return
+    console = Console()
+    console.print(f"{path}  {pack.kind}, {pack.scoring.kind} scoring\nconfiguration {pack.configuration_hash}")
+    console.print(f"encoder {pack.encoder.name} / {pack.encoder.weights}, sha256 {pack.encoder.sha256}, {pack.encoder.image_size} px")
+    console.print(f"{len(pack.types)} types: {', '.join(word.slug for word in pack.types)}")
+    table = Table("product", "types", "OK below", "NotOK from", "calibrated", "tiles", "mm/px", box=None, pad_edge=False)
+    for name, product in sorted(pack.products.items()):
+        ok, notok = (f"{t:.4f}" if t is not None else "-" for t in (product.threshold_ok, product.threshold_notok))
+        tiles = f"{product.tiles.rows} x {product.tiles.columns}" if product.tiles else "-"
+        scale = f"{product.mm_per_px:g}" if product.mm_per_px else "-"
+        table.add_row(name, str(len(product.types)), ok, notok, "yes" if product.calibrated else "no", tiles, scale)
+    console.print(table)
+
+
+def verify(path: Path) -> None:
+    """Read a pack, check every part of it against its hash, and print the hash."""
+    print(f"{path}: intact, configuration {read_pack(path).configuration_hash}")
+
+
+def diff(old: Path, new: Path) -> None:
+    """What differs between two packs; exit status 1 where anything does."""
+    lines = diff_packs(read_pack(old), read_pack(new))
+    print("\n".join(lines) if lines else "the packs are the same")
+    raise typer.Exit(1 if lines else 0)
+
+
+def new(
+    words: str = typer.Option(..., "--types", help="Defect words, separated by commas."),
+    out: Path = _OUT,
+    encoder: str = typer.Option("dapo-tiny", "--encoder", help="open_clip architecture, or dapo-tiny."),
+    tag: str = typer.Option("openai", "--tag", help="Hub tag of the weights."),
+    image_size: int | None = typer.Option(None, "--image-size", help="Side of the model's input, px."),
+    weights: Path | None = _WEIGHTS,
+) -> None:
+    """A pack of hand-written prompts: day zero for any encoder, no training."""
+    from dapo.encoder import load_encoder
+    from dapo.handwritten import make_handwritten_pack
+
+    loaded = load_encoder(encoder, tag, image_size, weights)
+    pack = make_handwritten_pack(loaded, _words(words))
+    _report(write_pack(pack, out), out)
+    _warn(pack)
+
+
+def add_type_(
+    path: Path,
+    word: str,
+    out: Path = _OUT,
+    product: list[str] = typer.Option([], "--product", help="Products that get the type; default: all with types."),
+    weights: Path | None = _WEIGHTS,
+) -> None:
+    """Add a defect word: one text encoding, no image, no other type changes."""
+    from dapo.packing import load_pack_encoder, type_vector
+
+    pack = read_pack(path)
+    encoder = load_pack_encoder(pack, weights)
+    trained = encoder.knows is None or encoder.knows(word)
+    changed = add_type(pack, word, type_vector(pack, encoder, word), products=product, trained=trained)
+    _report(write_pack(changed, out), out)
+    _warn(changed)
+    if changed.scoring.kind == "paper":
+        Console(stderr=True).print("paper scoring: every score has moved; run 'dapo calibrate' again for all products")
+
+
+def set_threshold_(
+    path: Path,
+    ok: float = typer.Option(..., "--ok", help="Scores below are OK."),
+    notok: float = typer.Option(..., "--notok", help="Scores from here on are NotOK."),
+    product: str = typer.Option(ANY_PRODUCT, "--product", help="Product; a new one is made like '*'."),
+    out: Path = _OUT,
+) -> None:
+    """Set one product's thresholds by hand; nothing else changes."""
+    _report(write_pack(set_threshold(read_pack(path), product, ok, notok), out), out)
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise PackError("--types: no defect word is given. Example: --types scratch,hole,'faulty imprint'")
+    return words
+
+
+def _report(digest: str, out: Path) -> None:
+    print(f"{out}: configuration {digest}")
+
+
+def _warn(pack: Pack) -> None:
+    unknown = [word.word for word in pack.types if not word.trained]
+    if unknown:
+        names = ", ".join(unknown)
+        Console(stderr=True, soft_wrap=True).print(
+            f"warning: {pack.encoder.name} was not trained on: {names}. They mean 'some defect'; 'dapo types' lists known words."
+        )

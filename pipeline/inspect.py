@@ -1,0 +1,238 @@
+"""The stages of one frame: decode, infer, judge. The same for a folder and for a stream.
+
+`Preparer` decodes and cuts (it may run in a thread of its own); `Inspector` infers in batches and judges, in order.
+Both are bounded: a frame's pixels are dropped with its result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dapo.errors import FrameError
+from dapo.inspection import Evaluation, Prediction, Verdict
+from dapo.judge import judge
+from dapo.pack import Pack
+from dapo.preprocess import resize
+from dapo.quality import FROZEN_AFTER, FrozenDetector, defects_of_picture
+from dapo.tiles import Window, merge, windows
+from pipeline.decode import DecodedImage, Limits, check_pixels, decode
+from pipeline.ports import Frame, Infer, Result
+
+_LOG = logging.getLogger(__name__)
+_MAX_WAITING_BYTES = 512 * 2**20  # of pixels that wait for a full batch: five frames of 30 MP
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A frame ready for the model, or already known to need none.
+
+    Attributes:
+        sha256: of the encoded bytes, or of the pixels where the source decodes; "" where nothing was read.
+        pixels: uint8 [H, W, 3], None where the frame failed.
+        parts: windows of the frame, in px.
+        inputs: uint8 [len(parts), S, S, 3]; empty where nothing is inferred.
+        picture: (reason code, reason) where the picture itself is not usable.
+        error: (stage, code, message) where the frame failed.
+    """
+
+    frame: Frame
+    sha256: str
+    started_at: datetime
+    decode_ms: float = 0.0
+    pixels: NDArray[np.uint8] | None = None
+    parts: list[Window] = field(default_factory=list)
+    inputs: list[NDArray[np.uint8]] = field(default_factory=list)
+    picture: tuple[str, str] | None = None
+    error: tuple[str, str, str] | None = None
+
+    @property
+    def weight(self) -> int:
+        """Bytes it holds."""
+        pixels = 0 if self.pixels is None else self.pixels.nbytes
+        return pixels + len(self.frame.data) + sum(one.nbytes for one in self.inputs)
+
+
+def content_hash(frame: Frame) -> str:
+    """SHA-256 hex of what arrived; "" where nothing did."""
+    if frame.pixels is not None:
+        shape = f"{list(frame.pixels.shape)}".encode()
+        return hashlib.sha256(shape + np.ascontiguousarray(frame.pixels).tobytes()).hexdigest()
+    return hashlib.sha256(frame.data).hexdigest() if frame.data or frame.error is None else ""
+
+
+class Preparer:
+    """Decodes frames, checks the picture and cuts it into model inputs.
+
+    Args:
+        pack: tiles and regions per product.
+        image_size: side of the model's input in px.
+        limits: checked before decoding.
+    """
+
+    def __init__(self, pack: Pack, image_size: int, limits: Limits | None = None) -> None:
+        self._pack = pack
+        self._size = image_size
+        self._limits = limits or Limits()
+        self._frozen: dict[str, FrozenDetector] = {}
+        self._passed: deque[Frame] = deque(maxlen=FROZEN_AFTER)
+
+    def passed_over(self, frame: Frame) -> None:
+        """A frame that is not prepared because its result is known; a frozen camera is noticed across it all the same."""
+        self._passed.append(frame)
+
+    def prepare(self, frame: Frame, sha256: str | None = None) -> Prepared:
+        """Decode and cut one frame. Never raises for what is wrong with the frame."""
+        while self._passed:
+            self._look_again(self._passed.popleft())
+        prepared = Prepared(frame, content_hash(frame) if sha256 is None else sha256, datetime.now(UTC))
+        begun = time.perf_counter()
+        if frame.error is not None:
+            prepared.error = ("read", *frame.error)
+            return prepared
+        try:
+            image = self._decode(frame)
+            prepared.pixels = image.pixels
+            product = self._pack.product(frame.product_id)
+            prepared.picture = self._frozen_check(frame, image.pixels) or defects_of_picture(image.pixels)
+            if prepared.picture is None:
+                prepared.parts = windows(image.width, image.height, product.tiles, product.roi)
+                prepared.inputs = [resize(part.cut(image.pixels), self._size) for part in prepared.parts]
+        except FrameError as error:
+            prepared.error = ("decode", error.code, str(error))
+        prepared.decode_ms = (time.perf_counter() - begun) * 1000
+        return prepared
+
+    def _decode(self, frame: Frame) -> DecodedImage:
+        if frame.pixels is None:
+            return decode(frame.data, self._limits)
+        height, width = frame.pixels.shape[:2]
+        check_pixels(width, height, self._limits)
+        return DecodedImage(frame.pixels, width, height, "")
+
+    def _frozen_check(self, frame: Frame, pixels: NDArray[np.uint8]) -> tuple[str, str] | None:
+        return self._frozen.setdefault(frame.camera_id, FrozenDetector()).check(pixels)
+
+    def _look_again(self, frame: Frame) -> None:
+        if frame.error is None:
+            try:
+                self._frozen_check(frame, self._decode(frame).pixels)
+            except FrameError:
+                return  # as it was when it was inspected: it did not count then either
+
+
+@dataclass(slots=True)
+class _Waiting:
+    prepared: Prepared
+    predictions: list[Prediction] = field(default_factory=list)
+    infer_ms: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        return len(self.predictions) == len(self.prepared.inputs)
+
+
+class Inspector:
+    """Infers full batches over the borders of frames, judges, and gives results in the order frames came.
+
+    Args:
+        infer: the model.
+        pack: the same that `infer` answers with.
+        batch: model inputs per call.
+        live: answer each frame at once instead of waiting for a full batch.
+
+    Example:
+        for prepared in frames:
+            yield from inspector.add(prepared)
+        yield from inspector.flush()
+    """
+
+    def __init__(self, infer: Infer, pack: Pack, *, batch: int = 8, live: bool = False) -> None:
+        self._infer = infer
+        self._pack = pack
+        self._batch = batch
+        self._live = live
+        self._waiting: deque[_Waiting] = deque()
+        self._inputs: deque[tuple[NDArray[np.uint8], _Waiting]] = deque()
+
+    def add(self, prepared: Prepared) -> Iterator[Result]:
+        """Take one frame; give the results that are ready."""
+        waiting = _Waiting(prepared)
+        self._waiting.append(waiting)
+        self._inputs.extend((one, waiting) for one in prepared.inputs)
+        while len(self._inputs) >= self._batch:
+            self._run(self._batch)
+        # Many failed frames behind one that waits for its batch, or very large ones, must not pile up.
+        if (
+            self._live
+            or len(self._waiting) > 4 * self._batch
+            or sum(one.prepared.weight for one in self._waiting) > _MAX_WAITING_BYTES
+        ):
+            self._run(len(self._inputs))
+        yield from self._ready()
+
+    def flush(self) -> Iterator[Result]:
+        """Give all results that are left."""
+        self._run(len(self._inputs))
+        yield from self._ready()
+
+    def _run(self, count: int) -> None:
+        if not count:
+            return
+        taken = [self._inputs.popleft() for _ in range(count)]
+        begun = time.perf_counter()
+        products = [waiting.prepared.frame.product_id for _, waiting in taken]
+        predictions = self._infer.infer(np.stack([one for one, _ in taken]), products)
+        each = (time.perf_counter() - begun) * 1000 / count
+        for (_, waiting), prediction in zip(taken, predictions, strict=True):
+            waiting.predictions.append(prediction)
+            waiting.infer_ms += each
+
+    def _ready(self) -> Iterator[Result]:
+        while self._waiting and self._waiting[0].complete:
+            yield self._result(self._waiting.popleft())
+
+    def _result(self, waiting: _Waiting) -> Result:
+        prepared = waiting.prepared
+        begun = time.perf_counter()
+        verdict, error = None, prepared.error
+        if error is None:
+            try:
+                verdict = self._verdict(prepared, waiting.predictions)
+            except Exception as problem:  # one frame's odd geometry must not stop a shift: it goes to the dead letters
+                _LOG.exception("frame %s can't be judged", prepared.frame.frame_id)
+                text = f"The frame can't be judged ({type(problem).__name__}: {problem}). Report this with the frame."
+                error = ("judge", "internal", text)
+        height, width = (0, 0) if prepared.pixels is None else prepared.pixels.shape[:2]
+        return Result(
+            frame=prepared.frame,
+            verdict=verdict,
+            error=error,
+            image_width=width,
+            image_height=height,
+            image_sha256=prepared.sha256,
+            pixels=prepared.pixels,
+            started_at=prepared.started_at,
+            finished_at=datetime.now(UTC),
+            decode_ms=prepared.decode_ms,
+            infer_ms=waiting.infer_ms,
+            judge_ms=(time.perf_counter() - begun) * 1000,
+        )
+
+    def _verdict(self, prepared: Prepared, predictions: list[Prediction]) -> Verdict:
+        product = self._pack.product(prepared.frame.product_id)
+        if prepared.picture is not None:
+            code, reason = prepared.picture
+            limits = (product.threshold_ok, product.threshold_notok)
+            return Verdict(Evaluation.NOT_DECIDABLE, code, reason, float("nan"), *limits, ())
+        assert prepared.pixels is not None
+        height, width = prepared.pixels.shape[:2]
+        return judge(merge(predictions, prepared.parts, width, height), product, width, height)

@@ -1,0 +1,1 @@
+"""What people look at: overlays, the report page, the console table."""

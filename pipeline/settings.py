@@ -1,0 +1,154 @@
+"""Settings: one typed tree, each value with its origin. Defaults < TOML file < environment DAPO_* < options.
+
+    dapo.toml:     [run]                environment:  DAPO_RUN__BATCH=16
+                   batch = 16
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from dapo.errors import SettingsError
+from dapo.vocabulary import nearest
+
+PREFIX = "DAPO_"
+FILE = "dapo.toml"
+# Environment names that belong to tools beside the settings tree.
+_OTHER = ("DAPO_CONFIG", "DAPO_EVAL_DATA")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunSettings(_Section):
+    """`dapo run`."""
+
+    out: Path = Field(default=Path("dapo-out"), description="folder for results")
+    batch: int = Field(default=8, ge=1, le=256, description="model inputs per batch")
+    max_bytes: int = Field(default=64 * 2**20, ge=1, description="largest encoded image, bytes")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="largest image, pixels; checked before decoding")
+    camera_stall_s: float = Field(default=20.0, gt=0, description="a camera that gives nothing for so long is reopened, s")
+
+
+class PackSettings(_Section):
+    """The prompt pack."""
+
+    path: Path | None = Field(default=None, description="prompt pack; none: the bundled one")
+
+
+class ModelSettings(_Section):
+    """The encoder."""
+
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; none: as many as cores")
+    weights: Path | None = Field(default=None, description="local file of the encoder's weights")
+
+
+class Settings(_Section):
+    """The whole tree."""
+
+    run: RunSettings = Field(default_factory=RunSettings)
+    pack: PackSettings = Field(default_factory=PackSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings, and per dotted key where its value came from: "default", the file, the variable, or "option"."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def load(
+    options: Mapping[str, Any] | None = None, config: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Loaded:
+    """Merge all layers.
+
+    Args:
+        options: dotted key -> value, from the command line; None values are not given.
+        config: TOML file; None: DAPO_CONFIG, or dapo.toml in the working directory if it is there.
+        environment: None: the process's own.
+
+    Raises:
+        SettingsError: an unknown key (names the nearest known one), a wrong value, or an unreadable file.
+    """
+    environment = os.environ if environment is None else environment
+    known = set(keys())
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(known, "default")
+    layers = (*_from_file(config, environment), *_from_environment(environment))
+    given = tuple((key, value, "option") for key, value in (options or {}).items() if value is not None)
+    for key, value, origin in (*layers, *given):
+        if key not in known:
+            near = nearest(key, known)
+            raise SettingsError(f"{origin}: unknown setting '{key}'." + (f" Did you mean '{near}'?" if near else ""))
+        values[key], origins[key] = value, origin
+    tree: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        section, name = key.split(".", 1)
+        tree.setdefault(section, {})[name] = value
+    try:
+        return Loaded(Settings.model_validate(tree), origins)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{origins.get(key, 'settings')}: {key}: {first['msg'].lower()}, found {first['input']!r}.") from error
+
+
+def keys() -> list[str]:
+    """All dotted keys, in the order of the tree."""
+    found = []
+    for section, definition in Settings.model_fields.items():
+        model = definition.annotation
+        assert model is not None and issubclass(model, BaseModel)
+        found += [f"{section}.{name}" for name in model.model_fields]
+    return found
+
+
+def _from_file(config: Path | None, environment: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    named = config or (Path(environment["DAPO_CONFIG"]) if environment.get("DAPO_CONFIG") else None)
+    path = named or Path(FILE)
+    if named is None and not path.exists():
+        return []
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}.") from error
+    found = []
+    for section, body in document.items():
+        if not isinstance(body, Mapping):
+            found.append((section, body, str(path)))
+            continue
+        found += [(f"{section}.{name}", value, str(path)) for name, value in body.items()]
+    return found
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    found = []
+    for name, value in sorted(environment.items()):
+        if name.startswith(PREFIX) and name not in _OTHER:
+            key = name[len(PREFIX) :].lower().replace("__", ".")
+            found.append((key, value, f"environment {name}"))
+    return found
+
+
+def shown(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """(key, value, origin) of every setting, secrets masked."""
+    rows = []
+    for key in keys():
+        section, name = key.split(".", 1)
+        value = getattr(getattr(loaded.settings, section), name)
+        text = "********" if isinstance(value, SecretStr) else "" if value is None else str(value)
+        rows.append((key, text, loaded.origins[key]))
+    return rows

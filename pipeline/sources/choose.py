@@ -1,0 +1,120 @@
+"""What a SOURCE on the command line means."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dapo.errors import SourceError
+from pipeline.decode import Limits
+from pipeline.ports import Source
+from pipeline.sources import video, walk
+from pipeline.sources.camera import CameraSource
+from pipeline.sources.files import FileSource
+
+_CAMERA_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source, how it is called in reports, and whether it never ends (a camera: it can't be resumed)."""
+
+    source: Source
+    name: str
+    live: bool = False
+
+
+def open_source(
+    given: Sequence[str], list_file: str | None, limits: Limits, skip: walk.Skip, *, stdin: Iterable[bytes] | None = None
+) -> Opened:
+    """Open what the user named.
+
+    Args:
+        given: a file, folder, glob, video, camera address or device number; several files (a shell's glob); "-" reads
+            paths from stdin. With `list_file`, at most one folder that the list's relative paths start from.
+        list_file: a file with one path a line, or "-".
+        skip: told of each file of a folder that is no frame.
+        stdin: instead of the process's own.
+
+    Raises:
+        SourceError: there is no such thing; the message says what was looked for.
+    """
+    lines = stdin if stdin is not None else sys.stdin.buffer
+    if list_file is None and list(given) == ["-"]:
+        list_file, given = "-", ()
+    if list_file is not None:
+        return _open_list(list_file, given, limits, lines)
+    if not given:
+        raise SourceError("no SOURCE: give a file, folder, glob, video or camera address, or --list FILE.")
+    if len(given) > 1:
+        return _open_several(given, limits)
+    text = given[0]
+    path = Path(text)
+    if text.lower().startswith(_CAMERA_SCHEMES) or text.startswith("/dev/video") or (text.isdigit() and not path.exists()):
+        camera = CameraSource(text)
+        return Opened(camera, camera.uri, live=True)
+    if path.is_dir():
+        total = _count(walk.walk_folder(path, _silent))
+        return Opened(FileSource(lambda: walk.walk_folder(path, skip), path, limits, total=total), text)
+    if os.path.lexists(path):
+        total = _count(iter([path]))
+        return Opened(FileSource(lambda: iter([path]), path.parent, limits, total=total), text)
+    if walk.is_glob(text):
+        total = _count(walk.walk_glob(text, _silent))
+        if total == 0:
+            raise SourceError(f"{text}: no file matches this pattern. Put it in quotes, and ** for any folders.")
+        source = FileSource(lambda: walk.walk_glob(text, skip), walk.glob_root(text), limits, total=total)
+        return Opened(source, text)
+    raise SourceError(f"{text}: no such file or folder. Check the path; relative ones start from {Path.cwd()}.")
+
+
+def _open_several(given: Sequence[str], limits: Limits) -> Opened:
+    if any(text == "-" or text.lower().startswith(_CAMERA_SCHEMES) for text in given):
+        raise SourceError("several SOURCEs: all must be files. Inspect a camera or stdin on its own.")
+    paths = [Path(text) for text in given]
+    if folder := next((path for path in paths if path.is_dir()), None):
+        raise SourceError(f"{folder}: several SOURCEs must all be files. Give one folder, or a glob in quotes.")
+    source = FileSource(lambda: iter(paths), Path(), limits, repeats=True, total=_count(iter(paths)))
+    return Opened(source, f"{given[0]} and {len(given) - 1} more")
+
+
+def _open_list(list_file: str, given: Sequence[str], limits: Limits, stdin: Iterable[bytes]) -> Opened:
+    if len(given) > 1 or (given and not Path(given[0]).is_dir()):
+        raise SourceError(f"{given[0]}: with --list, SOURCE may only be the folder that relative paths start from.")
+    root = Path(given[0]) if given else Path()
+
+    def named() -> Iterator[Path]:
+        if list_file == "-":
+            yield from (root / name for name in walk.read_list(stdin))
+            return
+        with open(list_file, "rb") as file:
+            yield from (root / name for name in walk.read_list(file))
+
+    if list_file == "-":
+        return Opened(FileSource(named, root, limits, repeats=True), "stdin")
+    try:
+        total = _count(named())
+    except OSError as error:
+        raise SourceError(f"--list {list_file}: can't be read: {error.strerror}. Check the path.") from error
+    return Opened(FileSource(named, root, limits, repeats=True, total=total), list_file)
+
+
+def _count(paths: Iterable[Path]) -> int | None:
+    """Number of frames; None where a video's own count is not to be trusted."""
+    total = 0
+    for path in paths:
+        if walk.is_video(path):
+            number = video.count(path)
+            if not number:
+                return None
+            total += number
+        else:
+            total += 1
+    return total
+
+
+def _silent(_path: str, _suffix: str, _reason: str) -> None:
+    """The walk that counts does not tell a second time what is skipped."""
