@@ -101,12 +101,15 @@ class Predictor:
             raise ValueError(f"{len(images)} images for {len(products)} products")
         if not len(images):
             return []
-        features = self.features(images)
-        with torch.inference_mode():
-            return [
-                self._inspect(cls, torch.stack(taps), product)
-                for cls, *taps, product in zip(features.cls, *features.taps, products, strict=True)
-            ]
+        return self.predictions(self.features(images), products)
+
+    @torch.inference_mode()
+    def predictions(self, features: ImageFeatures, products: Sequence[str]) -> list[Prediction]:
+        """The head alone: features of a batch, name of each frame's product -> one prediction per frame."""
+        return [
+            self._inspect(cls, torch.stack(taps), product)
+            for cls, *taps, product in zip(features.cls, *features.taps, products, strict=True)
+        ]
 
     @torch.inference_mode()
     def features(self, images: NDArray[np.uint8]) -> ImageFeatures:

@@ -9,8 +9,9 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 from dapo.inspection import Evaluation, ResultState
 
@@ -150,6 +151,37 @@ class RunSummary:
         if self.started_at is None or self.finished_at is None:
             return 0.0
         return (self.finished_at - self.started_at).total_seconds()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, for summary.json: everything but the worst frames, which the report shows."""
+        return {
+            "source": self.source,
+            "product": self.product,
+            "pack": self.pack_name,
+            "configuration_hash": self.configuration_hash,
+            "encoder": self.encoder_name,
+            "threshold_ok": self.threshold_ok,
+            "threshold_notok": self.threshold_notok,
+            "calibrated": self.calibrated,
+            "started_at": self.started_at.isoformat() if self.started_at else None,
+            "finished_at": self.finished_at.isoformat() if self.finished_at else None,
+            "frames": self.frames,
+            "failed": self.failed,
+            "aborted": self.aborted,
+            "with_defects": self.with_defects,
+            "reused": self.reused,
+            "interrupted": self.interrupted,
+            "exit_code": self.exit_code,
+            "evaluations": dict(sorted(self.evaluations.items())),
+            "reasons": dict(sorted(self.reasons.items())),
+            "types": {slug: asdict(count) for slug, count in sorted(self.types.items())},
+            "histogram": self.histogram,
+            "unreadable": [
+                {"frame_id": one.frame_id, "code": one.reason_code, "reason": one.reason} for one in self.unreadable
+            ],
+            "skipped": dict(sorted(self.skipped.items())),
+            "skipped_files": [asdict(one) for one in self.skipped_files],
+        }
 
     def _add_failed(self, outcome: FrameOutcome) -> None:
         if outcome.state is ResultState.ABORTED:

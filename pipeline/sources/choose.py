@@ -12,7 +12,7 @@ from dapo.errors import SourceError
 from pipeline.decode import Limits
 from pipeline.ports import Source
 from pipeline.sources import video, walk
-from pipeline.sources.camera import CameraSource
+from pipeline.sources.camera import STALL_S, CameraSource
 from pipeline.sources.files import FileSource
 
 _CAMERA_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
@@ -28,7 +28,8 @@ class Opened:
 
 
 def open_source(
-    given: Sequence[str], list_file: str | None, limits: Limits, skip: walk.Skip, *, stdin: Iterable[bytes] | None = None
+    given: Sequence[str], list_file: str | None, limits: Limits, skip: walk.Skip, *,
+    stall_s: float = STALL_S, stdin: Iterable[bytes] | None = None
 ) -> Opened:
     """Open what the user named.
 
@@ -37,6 +38,7 @@ def open_source(
             paths from stdin. With `list_file`, at most one folder that the list's relative paths start from.
         list_file: a file with one path a line, or "-".
         skip: told of each file of a folder that is no frame.
+        stall_s: a camera that gives nothing for so long is opened again.
         stdin: instead of the process's own.
 
     Raises:
@@ -54,7 +56,7 @@ def open_source(
     text = given[0]
     path = Path(text)
     if text.lower().startswith(_CAMERA_SCHEMES) or text.startswith("/dev/video") or (text.isdigit() and not path.exists()):
-        camera = CameraSource(text)
+        camera = CameraSource(text, stall_s=stall_s)
         return Opened(camera, camera.uri, live=True)
     if path.is_dir():
         total = _count(walk.walk_folder(path, _silent))

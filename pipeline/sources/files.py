@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,12 +45,12 @@ class FileSource:
         self._repeats = repeats
         self.total = total
         self.uri = printable(self._root.as_uri()) if _encodable(self._root) else "file://" + printable(str(self._root))
-        self._closed = False
+        self._closed = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
         seen: dict[int, int] = {}
         for path in self._paths():
-            if self._closed:
+            if self._closed.is_set():
                 return
             name = self._name(path)
             if self._repeats:
@@ -60,13 +61,13 @@ class FileSource:
                 yield read_frame(path, name, self.uri, self._limits)
                 continue
             for frame in video.frames(path, name, self.uri, self._limits):
-                if self._closed:
+                if self._closed.is_set():
                     return
                 yield frame
 
     def close(self) -> None:
         """Stop after the frame that is being read."""
-        self._closed = True
+        self._closed.set()
 
     def _name(self, path: Path) -> str:
         """The path relative to the root where it lies below it, as given otherwise."""

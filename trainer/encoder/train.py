@@ -49,8 +49,8 @@ _MAX_SCALE = 60.0
 class Schedule:
     """How long and how: everything that decides the result besides pool and seed."""
 
-    crop_steps: int = 6000
-    full_steps: int = 2500
+    crop_steps: int = 3000
+    full_steps: int = 1000
     crop_batch: int = 32
     full_batch: int = 12
     crop: int = 8

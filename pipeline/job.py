@@ -1,0 +1,163 @@
+"""One run into one folder: mark the folder, inspect, write the report; or take up where an earlier run stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from dapo.errors import OutputError, SettingsError
+from dapo.pack import Pack
+from pipeline.atomic import explained, write_whole
+from pipeline.ports import Infer, Source
+from pipeline.record import RESULTS, FolderSink
+from pipeline.report.page import write_report
+from pipeline.resume import PREVIOUS, Resumption
+from pipeline.rows import DEAD_LETTERS, MASKS, OVERLAYS, Configuration
+from pipeline.run import RunOptions, exit_code, run
+from pipeline.sources.walk import RUN_MARKER
+from pipeline.summary import FrameOutcome, RunSummary
+
+_OURS = (RESULTS, PREVIOUS, MASKS, OVERLAYS, DEAD_LETTERS)
+_OUR_FILES = (RUN_MARKER, "report.html", "summary.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one run is asked for.
+
+    Attributes:
+        source_name: as the user gave it.
+        pack_name: file name of the prompt pack.
+        out: folder of the results.
+        resume: go on with what is in `out`.
+        overwrite: remove the results of an earlier run in `out` first.
+    """
+
+    source_name: str
+    pack_name: str
+    out: Path
+    options: RunOptions
+    resume: bool = False
+    overwrite: bool = False
+    fail_on_defect: bool = False
+
+
+def run_job(
+    job: Job,
+    source: Source,
+    infer: Infer,
+    pack: Pack,
+    summary: RunSummary,
+    *,
+    stop: Event | None = None,
+    on_frame: Callable[[FrameOutcome], None] | None = None,
+) -> RunSummary:
+    """Inspect a source into a folder and write run.json, summary.json and report.html.
+
+    Args:
+        summary: to count into; the source's walk may have told it of skipped files already.
+
+    Raises:
+        OutputError: `out` holds results and neither `resume` nor `overwrite` is given, or it can't be written.
+        SettingsError: `resume` with other settings than the earlier run had.
+    """
+    about = _describe(job, pack)
+    earlier = _prepare(job, about)
+    sink = FolderSink(job.out, Configuration.of(pack, job.pack_name))
+    _mark(job.out, {**about, "state": "running"})
+    resumption = Resumption(job.out, pack.configuration_hash) if earlier else None
+    _fill_in(summary, job, pack)
+    run(
+        source,
+        infer,
+        pack,
+        sink,
+        summary,
+        job.options,
+        resumption=resumption,
+        keep=sink.keep,
+        stop=stop,
+        on_frame=on_frame,
+    )
+    if resumption is not None and not summary.interrupted and job.options.limit is None:
+        resumption.finish()
+    summary.finished_at = datetime.now(UTC)
+    summary.exit_code = exit_code(summary, fail_on_defect=job.fail_on_defect)
+    with explained(job.out / "report.html"):
+        write_report(job.out, summary)
+    with write_whole(job.out / "summary.json") as file:
+        file.write(json.dumps(summary.as_json(), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+    _mark(job.out, {**about, "state": "interrupted" if summary.interrupted else "complete"})
+    return summary
+
+
+def _describe(job: Job, pack: Pack) -> dict[str, Any]:
+    """What must be equal for two runs to give equal results."""
+    return {
+        "dapo_run": 1,
+        "source": job.source_name,
+        "product": job.options.product,
+        "pack": job.pack_name,
+        "configuration_hash": pack.configuration_hash,
+        "batch": job.options.batch,
+        "limits": asdict(job.options.limits),
+    }
+
+
+def _prepare(job: Job, about: dict[str, Any]) -> bool:
+    """Make sure the folder is ours to write; True where there is a run to go on with."""
+    marker = job.out / RUN_MARKER
+    with explained(job.out):
+        job.out.mkdir(parents=True, exist_ok=True)
+        there = any((job.out / name).exists() for name in (RUN_MARKER, RESULTS, PREVIOUS))
+        if there and job.overwrite and not job.resume:
+            for name in _OURS:
+                if (job.out / name).is_dir():
+                    shutil.rmtree(job.out / name)
+            for name in _OUR_FILES:
+                (job.out / name).unlink(missing_ok=True)
+            return False
+    if not there:
+        return False
+    if not job.resume:
+        raise OutputError(
+            f"{job.out}: holds the results of an earlier run. Add --resume to go on with it, --overwrite to remove it, "
+            "or give another folder with --out."
+        )
+    if marker.is_file():
+        _check_same(marker, about)
+    return True
+
+
+def _check_same(marker: Path, about: dict[str, Any]) -> None:
+    try:
+        before = json.loads(marker.read_bytes())
+    except (OSError, ValueError):
+        return  # rows say themselves which configuration they are of; those of another are done anew
+    for key in ("product", "configuration_hash", "batch", "limits"):
+        if key in before and before[key] != about[key]:
+            raise SettingsError(
+                f"--resume: the run in {marker.parent} was started with {key.replace('_', ' ')} {before[key]}, "
+                f"now it is {about[key]}. Give the same settings, or another folder with --out."
+            )
+
+
+def _mark(out: Path, about: dict[str, Any]) -> None:
+    with write_whole(out / RUN_MARKER, sync=True) as file:
+        file.write(json.dumps(about, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+
+
+def _fill_in(summary: RunSummary, job: Job, pack: Pack) -> None:
+    product = pack.product(job.options.product)
+    summary.source, summary.product = job.source_name, job.options.product
+    summary.pack_name, summary.configuration_hash = job.pack_name, pack.configuration_hash
+    summary.encoder_name = pack.encoder.name
+    summary.threshold_ok, summary.threshold_notok = product.threshold_ok, product.threshold_notok
+    summary.calibrated = product.calibrated
+    summary.started_at = datetime.now(UTC)

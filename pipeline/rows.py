@@ -1,0 +1,135 @@
+"""From a result to its row in the contract, and from both to what the summary counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dapo.inspection import Evaluation, ResultState, Verdict
+from dapo.pack import Pack
+from pipeline.naming import artifact_name
+from pipeline.ports import Result
+from pipeline.summary import FrameOutcome
+from schemas.codec import defect_struct
+from schemas.ids import frame_key, result_id
+from schemas.results import ResultRow
+
+OVERLAYS, MASKS, DEAD_LETTERS = "overlays", "masks", "deadletter"
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What all rows of one run say of the model.
+
+    Attributes:
+        hash: of the prompt pack.
+        model: encoder by name and hash.
+        prompts: name of the pack.
+    """
+
+    hash: str
+    model: str
+    prompts: str
+
+    @classmethod
+    def of(cls, pack: Pack, name: str) -> Configuration:
+        """The configuration of a pack called `name`."""
+        return cls(pack.configuration_hash, f"{pack.encoder.name}@{pack.encoder.sha256[:12]}", name)
+
+
+def to_row(result: Result, configuration: Configuration) -> ResultRow:
+    """The result row of one frame, masks as run lengths of the frame."""
+    frame, verdict = result.frame, result.verdict
+    key = frame_key(frame.source, frame.frame_id)
+    state, evaluation, code, reason = _said(result)
+    score = _float32(verdict.anomaly_score) if verdict is not None else None
+    return ResultRow(
+        result_id=result_id(key, configuration.hash),
+        frame_key=key,
+        frame_id=frame.frame_id,
+        camera_id=frame.camera_id or None,
+        product_id=frame.product_id,
+        sequence=frame.sequence,
+        captured_at=frame.captured_at,
+        started_at=result.started_at,
+        finished_at=result.finished_at,
+        result_state=state.value,
+        evaluation=evaluation.value,
+        reason_code=code or None,
+        reason=reason or None,
+        anomaly_score=score,
+        threshold_ok=verdict.threshold_ok if verdict else None,
+        threshold_notok=verdict.threshold_notok if verdict else None,
+        defects=_defects(verdict, result.image_width, result.image_height),
+        image_sha256=result.image_sha256 or None,
+        image_width=result.image_width or None,
+        image_height=result.image_height or None,
+        model_version=configuration.model,
+        prompt_version=configuration.prompts,
+        configuration_hash=configuration.hash,
+        decode_ms=result.decode_ms,
+        infer_ms=result.infer_ms,
+        judge_ms=result.judge_ms,
+    )
+
+
+def outcome(result: Result) -> FrameOutcome:
+    """What the summary counts of a result."""
+    state, evaluation, code, reason = _said(result)
+    score = _float32(result.verdict.anomaly_score) if result.verdict is not None else None
+    types = tuple(defect.type for defect in result.verdict.defects) if result.verdict else ()
+    return _outcome(result.frame.frame_id, state, evaluation, code, reason, score, types)
+
+
+def outcome_of_row(row: ResultRow) -> FrameOutcome:
+    """The same from its row."""
+    types = tuple(defect["type"] for defect in row.defects or ())
+    state, evaluation = ResultState(row.result_state), Evaluation(row.evaluation)
+    return _outcome(
+        row.frame_id, state, evaluation, row.reason_code or "", row.reason or "", row.anomaly_score, types
+    )
+
+
+def _outcome(
+    frame_id: str,
+    state: ResultState,
+    evaluation: Evaluation,
+    code: str,
+    reason: str,
+    score: float | None,
+    types: tuple[str, ...],
+) -> FrameOutcome:
+    name = artifact_name(frame_id)
+    return FrameOutcome(
+        frame_id=frame_id,
+        state=state,
+        evaluation=evaluation,
+        reason_code=code,
+        reason=reason,
+        score=math.nan if score is None else score,
+        types=types,
+        overlay=f"{OVERLAYS}/{name}.jpg" if types else "",
+        dead_letter=f"{DEAD_LETTERS}/{name}.json" if state is ResultState.FAILED else "",
+    )
+
+
+def _said(result: Result) -> tuple[ResultState, Evaluation, str, str]:
+    if result.verdict is not None:
+        verdict = result.verdict
+        return ResultState.COMPLETED, verdict.evaluation, verdict.reason_code, verdict.reason
+    if result.error is None:
+        raise ValueError(f"frame {result.frame.frame_id}: a result needs a verdict or an error")
+    return ResultState.FAILED, Evaluation.UNDEFINED, result.error[1], result.error[2]
+
+
+def _float32(score: float) -> float | None:
+    """As the row holds it, so that a summary of results and one of rows agree to the last bit."""
+    return None if math.isnan(score) else float(np.float32(score))
+
+
+def _defects(verdict: Verdict | None, width: int, height: int) -> tuple[dict[str, object], ...] | None:
+    if verdict is None:
+        return None
+    return tuple(defect_struct(defect, width, height) for defect in verdict.defects)

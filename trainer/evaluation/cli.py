@@ -1,0 +1,121 @@
+"""`dapo evaluate`: a labelled tree in MVTec-AD layout against a prompt pack."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dapo.errors import SettingsError
+from dapo.pack_io import read_pack
+from pipeline.bundled import default_pack_path
+from trainer.evaluation.dataset import ProductData, Words, find_products, read_product
+from trainer.evaluation.table import markdown
+
+
+def register(app: typer.Typer) -> None:
+    """Add `evaluate`."""
+
+    @app.command()
+    def evaluate(
+        root: Path,
+        protocol: str = typer.Option("default", "--protocol", help="paper or default scoring."),
+        products: str = typer.Option("", "--products", help="Some products, separated by commas; default: all."),
+        types: Path | None = typer.Option(None, "--types", help="TOML file: folder name -> defect word."),
+        pack: Path | None = typer.Option(None, "--pack", help="Prompt pack; default: the bundled one."),
+        weights: Path | None = typer.Option(None, "--weights", help="Local file of the encoder's weights."),
+        out: Path = typer.Option(Path("evaluation"), "--out", help="Folder for the tables."),
+        resume: bool = typer.Option(False, "--resume", help="Keep products that were done with this pack and data."),
+        threads: int | None = typer.Option(None, "--threads", help="CPU threads."),
+    ) -> None:
+        """Evaluate a pack: image, pixel and type metrics per product, and their unweighted mean."""
+        if protocol not in ("paper", "default"):
+            raise SettingsError(f"--protocol {protocol}: expected 'paper' or 'default'.")
+        wanted = [name.strip() for name in products.split(",") if name.strip()]
+        names = Words(types)
+        data = [read_product(root, name, names) for name in find_products(root, wanted)]
+        path = pack or default_pack_path()
+        result = _evaluate(data, path, protocol, weights, out, resume, threads)
+        print(json.dumps(result["mean"] | {"protocol": protocol, "pack": result["configuration_hash"]}))
+
+
+def _evaluate(
+    data: list[ProductData], path: Path, protocol: str, weights: Path | None, out: Path, resume: bool, threads: int | None
+) -> dict[str, Any]:
+    from dapo.packing import load_pack_encoder
+    from dapo.predictor import Predictor
+    from trainer.evaluation.protocol import figures, mean_figures, pack_for, predict
+
+    base = read_pack(path)
+    encoder = load_pack_encoder(base, weights)
+    pack = pack_for(base, encoder, data, "paper" if protocol == "paper" else "default")
+    predictor = Predictor(pack, encoder=encoder, threads=threads)
+    trained = list(base.provenance.get("training_words", ()))
+    out.mkdir(parents=True, exist_ok=True)
+    done: dict[str, Any] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("images", total=sum(len(product.items) for product in data))
+        for product in data:
+            note = out / f"{protocol}-{product.name}.json"
+            key = _key(base.configuration_hash, protocol, product)
+            kept = _kept(note, key) if resume else None
+            if kept is None:
+                progress.update(task, description=product.name)
+                outcomes = predict(predictor, product, lambda count: progress.advance(task, count))
+                kept = figures(product, outcomes, predictor.image_size, trained)
+                _write(note, json.dumps({"key": key, "figures": kept}, indent=1))
+            else:
+                progress.advance(task, len(product.items))
+            done[product.name] = kept
+            for warning in _warnings(product, kept):
+                console.print(f"{product.name}: {warning}")
+    mean = mean_figures(list(done.values()))
+    table = markdown(done, mean)
+    result = {"protocol": protocol, "configuration_hash": base.configuration_hash, "products": done, "mean": mean}
+    _write(out / f"{protocol}.md", table)
+    _write(out / f"{protocol}.json", json.dumps(result, indent=1))
+    print(table)
+    return result
+
+
+def _warnings(product: ProductData, row: dict[str, Any]) -> list[str]:
+    found = []
+    if not product.has_good:
+        found.append("no good images: no image metrics")
+    if not product.has_masks:
+        found.append("no masks: no pixel metrics")
+    return found
+
+
+def _key(configuration: str, protocol: str, product: ProductData) -> str:
+    """Names what a result was computed from: pack, protocol, words, and every file by path, size and time."""
+    digest = hashlib.sha256(f"{configuration} {protocol} {product.words} {sorted(product.labels.items())}".encode())
+    for item in product.items:
+        for path in (item.path, item.mask, item.types):
+            if path is not None:
+                stat = path.stat()
+                digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns} {item.word}\n".encode())
+    return digest.hexdigest()
+
+
+def _kept(note: Path, key: str) -> dict[str, Any] | None:
+    try:
+        document = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    figures: dict[str, Any] | None = document["figures"] if document.get("key") == key else None
+    return figures
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
