@@ -21,7 +21,8 @@ def judge(prediction: Prediction, product: Product, width: int, height: int) -> 
     """Judge one frame.
 
     score < threshold_ok: OK, no defects. score >= threshold_notok: NotOK. Between: NotDecidable, defects listed. No
-    thresholds: Undefined, defects listed.
+    thresholds: Undefined, defects listed. A frame that is NotOK or NotDecidable lists at least the place that decided, even
+    where no pixel reaches `mask_threshold` or the region is smaller than `min_area_px`.
 
     Where the product has `roi` or `ignore` polygons, cells outside are set to zero, and the score is scaled by what the
     map's peak lost: an ignored place must not make a part NotOK.
@@ -99,13 +100,15 @@ def _regions(
     peaks = np.zeros(count, np.float32)
     np.maximum.at(peaks, labels.ravel(), anomaly.ravel())
     order = np.argsort(-(peaks[1:] * areas), kind="stable") + 1
-    order = order[areas[order - 1] >= product.min_area_px]
+    large = order[areas[order - 1] >= product.min_area_px]
+    if not len(large) and certain:
+        large = order[:1]  # however small: the place that decided
     found = []
-    for label in order[: product.max_regions]:
+    for label in large[: product.max_regions]:
         x, y, w, h = (int(v) for v in stats[label, :4])
         small = labels[y : y + h, x : x + w] == label
         found.append(_defect(prediction, product, small, (x, y), float(peaks[label]), scale, anomaly, width, height))
-    return tuple(d for d in found if d.area_px >= max(1, product.min_area_px))
+    return tuple(found)
 
 
 def _defect(

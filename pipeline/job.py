@@ -97,6 +97,12 @@ def run_job(
     return summary
 
 
+def earlier_batch(out: Path) -> int | None:
+    """Batch size of the run in `out`, None where there is none: a resumed run takes the same."""
+    batch = _read_marker(out / RUN_MARKER).get("batch")
+    return batch if isinstance(batch, int) and batch > 0 else None
+
+
 def _describe(job: Job, pack: Pack) -> dict[str, Any]:
     """What must be equal for two runs to give equal results."""
     return {
@@ -130,22 +136,27 @@ def _prepare(job: Job, about: dict[str, Any]) -> bool:
             f"{job.out}: holds the results of an earlier run. Add --resume to go on with it, --overwrite to remove it, "
             "or give another folder with --out."
         )
-    if marker.is_file():
-        _check_same(marker, about)
+    _check_same(marker, about)
     return True
 
 
 def _check_same(marker: Path, about: dict[str, Any]) -> None:
-    try:
-        before = json.loads(marker.read_bytes())
-    except (OSError, ValueError):
-        return  # rows say themselves which configuration they are of; those of another are done anew
+    before = _read_marker(marker)
     for key in ("product", "configuration_hash", "batch", "limits"):
         if key in before and before[key] != about[key]:
             raise SettingsError(
                 f"--resume: the run in {marker.parent} was started with {key.replace('_', ' ')} {before[key]}, "
                 f"now it is {about[key]}. Give the same settings, or another folder with --out."
             )
+
+
+def _read_marker(marker: Path) -> dict[str, Any]:
+    """What an earlier run said of itself; nothing where that is lost: its rows still say which configuration they are of."""
+    try:
+        found = json.loads(marker.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _mark(out: Path, about: dict[str, Any]) -> None:

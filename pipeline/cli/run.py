@@ -20,7 +20,7 @@ from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
 from pipeline.compose import in_process
 from pipeline.decode import Limits
-from pipeline.job import Job, run_job
+from pipeline.job import Job, earlier_batch, run_job
 from pipeline.ports import Source
 from pipeline.progress import shown
 from pipeline.report.console import summary_table
@@ -102,16 +102,23 @@ def run_command(
         list(source or ()), list_file, limits, summary.add_skipped, stall_s=settings.run.camera_stall_s
     )
     pack_path = settings.pack.path or default_pack_path()
+    asked_pack = read_pack(pack_path)
+    if opened.live or (opened.source.total == 1 and asked_pack.product(product).tiles is None):
+        size = 1  # a batch is filled up with black images: nobody should wait for those
+    else:
+        size = settings.run.batch
+    if resume and batch is None:
+        size = earlier_batch(settings.run.out) or size
     chosen, infer = in_process(
-        read_pack(pack_path),
+        asked_pack,
         product,
         words,
-        batch=settings.run.batch,
+        batch=size,
         weights=settings.model.weights,
         device=settings.model.device,
         threads=settings.model.threads,
     )
-    options = RunOptions(product=product, batch=settings.run.batch, limits=limits, live=opened.live, limit=limit)
+    options = RunOptions(product=product, batch=size, limits=limits, live=opened.live, limit=limit)
     job = Job(opened.name, pack_path.name, settings.run.out, options, resume, overwrite, fail_on_defect)
     errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     _warn(errors, chosen, product)
