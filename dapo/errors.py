@@ -1,15 +1,15 @@
 """Errors a user can meet, one tree.
 
-    DapoError                      base: message says what, where and what to do
-    +-- SettingsError              a setting is unknown or has a wrong value
-    +-- PackError                  a prompt pack can't be read, or contradicts itself
-    |   +-- EncoderMismatch        the pack was made for another encoder (both hashes are named)
-    +-- WeightsNotFound            encoder weights are neither bundled, cached nor at the given path
-    +-- CheckpointError            a reference checkpoint does not fit (tensor, expected and found shape)
-    +-- VocabularyError            a defect word can't be used (empty, or two words with one slug)
-    +-- SourceError                a source of frames can't be opened
-    +-- FrameError                 one frame can't be inspected (poison): carries a reason code
-    +-- OutputError                results can't be written (disk full, no permission)
+DapoError                      base: message says what, where and what to do
++-- SettingsError              a setting is unknown or has a wrong value
++-- PackError                  a prompt pack can't be read, or contradicts itself
+|   +-- EncoderMismatch        the pack was made for another encoder (both hashes are named)
++-- WeightsNotFound            encoder weights are neither bundled, cached nor at the given path
++-- CheckpointError            a reference checkpoint does not fit (tensor, expected and found shape)
++-- VocabularyError            a defect word can't be used (empty, or two words with one slug)
++-- SourceError                a source of frames can't be opened
++-- FrameError                 one frame can't be inspected (poison): carries a reason code
++-- OutputError                results can't be written (disk full, no permission)
 """
 
 from __future__ import annotations

@@ -12,9 +12,12 @@ from dapo.inspection import Defect, Evaluation, Prediction, Verdict
 from dapo.pack import Polygon, Product
 from dapo.vocabulary import UNKNOWN_SLUG
 
-MAX_MAP_SIDE = 1024  # a map cell is 16 px of 256: more pixels than this say nothing new, and cost 16 times the memory
+MAX_MAP_SIDE = (
+    1024  # a map cell is 16 px of 256: more pixels than this say nothing new, and cost 16 times the memory
+)
 _TYPE_MARGIN = 1.2  # a type must stand out: 1.2 times the share that pure chance would give it
-_FALLBACK_FRACTION = 0.9  # of the map's peak: the region shown for a frame that is NotOK though no pixel clears the mask threshold
+# Of the map's peak: the region shown for a frame that is NotOK though no pixel clears the mask threshold.
+_FALLBACK_FRACTION = 0.9
 
 
 def judge(prediction: Prediction, product: Product, width: int, height: int) -> Verdict:
@@ -53,12 +56,20 @@ def judge(prediction: Prediction, product: Product, width: int, height: int) -> 
 def _evaluate(score: float, product: Product) -> tuple[Evaluation, str, str]:
     ok, notok = product.threshold_ok, product.threshold_notok
     if ok is None or notok is None:
-        return Evaluation.UNDEFINED, "uncalibrated", "no thresholds are set for this product: run 'dapo calibrate'"
+        return (
+            Evaluation.UNDEFINED,
+            "uncalibrated",
+            "no thresholds are set for this product: run 'dapo calibrate'",
+        )
     if score < ok:
         return Evaluation.OK, "", ""
     if score >= notok:
         return Evaluation.NOT_OK, "", ""
-    return Evaluation.NOT_DECIDABLE, "between-thresholds", f"score {score:.3f} lies between {ok:.3f} and {notok:.3f}"
+    return (
+        Evaluation.NOT_DECIDABLE,
+        "between-thresholds",
+        f"score {score:.3f} lies between {ok:.3f} and {notok:.3f}",
+    )
 
 
 def upsample(cells: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
@@ -67,11 +78,13 @@ def upsample(cells: NDArray[np.float32], width: int, height: int) -> NDArray[np.
     xs = np.linspace(0, columns - 1, width, dtype=np.float32)
     ys = np.linspace(0, rows - 1, height, dtype=np.float32)
     to_x, to_y = np.meshgrid(xs, ys)
-    out: NDArray[np.float32] = cv2.remap(cells, to_x, to_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return out
+    out = cv2.remap(cells, to_x, to_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(out, np.float32)
 
 
-def _looked_at(shape: tuple[int, ...], roi: Sequence[Polygon], ignore: Sequence[Polygon]) -> NDArray[np.bool_]:
+def _looked_at(
+    shape: tuple[int, ...], roi: Sequence[Polygon], ignore: Sequence[Polygon]
+) -> NDArray[np.bool_]:
     """Cells whose centre is inside a region of interest and outside every ignored one."""
     scale = 16  # polygons are drawn finer than the cells, then read at the cells' centres
     side = (shape[1] * scale, shape[0] * scale)
@@ -84,7 +97,12 @@ def _looked_at(shape: tuple[int, ...], roi: Sequence[Polygon], ignore: Sequence[
 
 
 def _regions(
-    prediction: Prediction, cells: NDArray[np.float32], product: Product, width: int, height: int, certain: bool
+    prediction: Prediction,
+    cells: NDArray[np.float32],
+    product: Product,
+    width: int,
+    height: int,
+    certain: bool,
 ) -> tuple[Defect, ...]:
     scale = min(1.0, MAX_MAP_SIDE / max(width, height))
     map_w, map_h = max(1, round(width * scale)), max(1, round(height * scale))
@@ -98,7 +116,7 @@ def _regions(
         return ()
     areas = stats[1:, cv2.CC_STAT_AREA] * (width * height / (map_w * map_h))
     peaks = np.zeros(count, np.float32)
-    np.maximum.at(peaks, labels.ravel(), anomaly.ravel())
+    np.maximum.at(peaks, np.asarray(labels, np.intp).ravel(), anomaly.ravel())
     order = np.argsort(-(peaks[1:] * areas), kind="stable") + 1
     large = order[areas[order - 1] >= product.min_area_px]
     if not len(large) and certain:
@@ -107,7 +125,9 @@ def _regions(
     for label in large[: product.max_regions]:
         x, y, w, h = (int(v) for v in stats[label, :4])
         small = labels[y : y + h, x : x + w] == label
-        found.append(_defect(prediction, product, small, (x, y), float(peaks[label]), scale, anomaly, width, height))
+        found.append(
+            _defect(prediction, product, small, (x, y), float(peaks[label]), scale, anomaly, width, height)
+        )
     return tuple(found)
 
 
@@ -130,7 +150,9 @@ def _defect(
     if scale == 1.0:
         mask = small
     else:
-        mask = cv2.resize(small.astype(np.uint8), (x1 - x0, y1 - y0), interpolation=cv2.INTER_NEAREST).astype(bool)
+        mask = cv2.resize(small.astype(np.uint8), (x1 - x0, y1 - y0), interpolation=cv2.INTER_NEAREST).astype(
+            bool
+        )
         if not mask.any():
             mask[mask.shape[0] // 2, mask.shape[1] // 2] = True
     rows, columns = np.nonzero(mask)

@@ -194,7 +194,9 @@ def _check(pack: Pack) -> None:
             raise PackError(f"tensor {name}: expected shape {list(shape)}, found {list(found.shape)}.")
         norms = np.linalg.norm(np.atleast_2d(found), axis=-1)
         if found.size and not np.allclose(norms, 1, atol=1e-3):
-            raise PackError(f"tensor {name}: its rows are not L2-normalised (norms {norms.min():.3f} to {norms.max():.3f}).")
+            raise PackError(
+                f"tensor {name}: its rows are not L2-normalised (norms {norms.min():.3f} to {norms.max():.3f})."
+            )
     for name, array in pack.tensors.items():
         if array.dtype != np.float32:
             raise PackError(f"tensor {name}: expected float32, found {array.dtype}.")
@@ -222,14 +224,19 @@ def _check_product(name: str, product: Product, slugs: set[str]) -> None:
         raise PackError(f"{where}: min_area_px must be >= 0 and max_regions >= 1.")
     if product.mm_per_px is not None and not product.mm_per_px > 0:
         raise PackError(f"{where}: mm_per_px {product.mm_per_px} is not above 0.")
-    if tiles := product.tiles:
-        if not (1 <= tiles.rows <= MAX_TILES and 1 <= tiles.columns <= MAX_TILES and 0 <= tiles.overlap <= 0.5):
-            raise PackError(f"{where}: tiles need 1..{MAX_TILES} rows and columns and an overlap of 0..0.5, found {tiles}.")
+    if (tiles := product.tiles) and not (
+        1 <= tiles.rows <= MAX_TILES and 1 <= tiles.columns <= MAX_TILES and 0 <= tiles.overlap <= 0.5
+    ):
+        raise PackError(
+            f"{where}: tiles need 1..{MAX_TILES} rows and columns and an overlap of 0..0.5, found {tiles}."
+        )
     for kind, polygons in (("roi", product.roi), ("ignore", product.ignore)):
         for polygon in polygons:
             inside = all(0 <= x <= 1 and 0 <= y <= 1 for x, y in polygon)
             if len(polygon) < 3 or not inside:
-                raise PackError(f"{where}: {kind} needs polygons of 3 or more corners in fractions 0..1 of the frame.")
+                raise PackError(
+                    f"{where}: {kind} needs polygons of 3 or more corners in fractions 0..1 of the frame."
+                )
 
 
 def add_type(
@@ -252,12 +259,19 @@ def add_type(
     slug = slugify(word)
     for known in pack.types:
         if known.slug == slug:
-            raise VocabularyError(f"'{word}': the pack already has '{known.word}', which is called '{slug}' too.")
+            raise VocabularyError(
+                f"'{word}': the pack already has '{known.word}', which is called '{slug}' too."
+            )
     for name in products:
         if name not in pack.products:
             near = nearest(name, pack.products)
-            raise PackError(f"product '{name}' is not in the pack." + (f" Did you mean '{near}'?" if near else ""))
-    chosen = set(products) or {ANY_PRODUCT, *(name for name, product in pack.products.items() if product.types)}
+            raise PackError(
+                f"product '{name}' is not in the pack." + (f" Did you mean '{near}'?" if near else "")
+            )
+    chosen = set(products) or {
+        ANY_PRODUCT,
+        *(name for name, product in pack.products.items() if product.types),
+    }
     moved = pack.scoring.kind == "paper"
     changed = {}
     for name, product in pack.products.items():
@@ -276,9 +290,18 @@ def add_type(
 
 def set_threshold(pack: Pack, product: str, ok: float, notok: float) -> Pack:
     """A new pack with other thresholds for one product (made for it where the pack does not know it)."""
-    changed = replace(pack.product(product), threshold_ok=ok, threshold_notok=notok, calibrated=True, calibration={"by": "hand"})
+    changed = replace(
+        pack.product(product),
+        threshold_ok=ok,
+        threshold_notok=notok,
+        calibrated=True,
+        calibration={"by": "hand"},
+    )
     named = {product: changed}
-    return replace(pack.with_products(named), provenance=_changed(pack, {"set_threshold": product, "ok": ok, "notok": notok}))
+    return replace(
+        pack.with_products(named),
+        provenance=_changed(pack, {"set_threshold": product, "ok": ok, "notok": notok}),
+    )
 
 
 def _changed(pack: Pack, what: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,9 @@ T = TypeVar("T")
 
 def canonical_json(pack: Pack) -> str:
     """Sorted keys, no spaces, no NaN: the same pack gives the same bytes on every machine."""
-    return json.dumps(as_json(pack), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return json.dumps(
+        as_json(pack), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+    )
 
 
 def pack_bytes(pack: Pack) -> bytes:
@@ -59,7 +61,9 @@ def write_pack(pack: Pack, path: Path) -> str:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise PackError(f"{path}: the pack can't be written: {error.strerror}. The old file, if any, is unchanged.") from error
+        raise PackError(
+            f"{path}: the pack can't be written: {error.strerror}. The old file, if any, is unchanged."
+        ) from error
     return pack.configuration_hash
 
 
@@ -73,10 +77,14 @@ def read_pack(path: Path) -> Pack:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise PackError(f"{path}: {size} bytes, more than the {MAX_BYTES} a pack may have. This is another file.")
+            raise PackError(
+                f"{path}: {size} bytes, more than the {MAX_BYTES} a pack may have. This is another file."
+            )
         data = path.read_bytes()
     except OSError as error:
-        raise PackError(f"{path}: can't be read: {error.strerror}. Check the path, or make one with 'dapo pack new'.") from error
+        raise PackError(
+            f"{path}: can't be read: {error.strerror}. Check the path, or make one with 'dapo pack new'."
+        ) from error
     try:
         return unpack(data)
     except DapoError as error:
@@ -107,15 +115,16 @@ def unpack(data: bytes) -> Pack:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PackError("damaged: its JSON can't be read. Copy it again from where it came from.") from error
     if version != FORMAT:
-        raise PackError(f"format {version}; this program reads format {FORMAT}. Upgrade the program or export the pack again.")
+        raise PackError(
+            f"format {version}; this program reads format {FORMAT}. Upgrade the program or export the pack again."
+        )
     pack = _build(Pack, {**body, "tensors": tensors} if isinstance(body, dict) else body, "pack")
     if pack.configuration_hash != claimed:
         raise PackError(
-            f"damaged: its content has hash {pack.configuration_hash}, it claims {claimed}. Copy it again from where it came from."
+            f"damaged: its content has hash {pack.configuration_hash}, it claims {claimed}. "
+            "Copy it again from where it came from."
         )
     return pack
-
-
 
 
 def _build(kind: type[T], body: Any, where: str) -> T:
@@ -131,7 +140,9 @@ def _build(kind: type[T], body: Any, where: str) -> T:
     values: dict[str, Any] = {}
     for name, definition in known.items():
         if name in body:
-            values[name] = body[name] if name == "tensors" else _convert(hints[name], body[name], f"{where}.{name}")
+            values[name] = (
+                body[name] if name == "tensors" else _convert(hints[name], body[name], f"{where}.{name}")
+            )
         elif definition.default is dataclasses.MISSING and definition.default_factory is dataclasses.MISSING:
             raise PackError(f"{where}: key '{name}' is missing.")
     return kind(**values)
@@ -161,7 +172,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise PackError(f"{where}: expected an object, found {type(value).__name__}.")
         item = arguments[1]
-        return value if item is Any else {key: _convert(item, v, f"{where}.{key}") for key, v in value.items()}
+        return (
+            value if item is Any else {key: _convert(item, v, f"{where}.{key}") for key, v in value.items()}
+        )
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

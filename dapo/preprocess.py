@@ -29,7 +29,9 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         ValueError: `image` is not uint8 [H, W, 3] with at least one pixel.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"expected uint8 [H, W, 3] with at least one pixel, found {image.dtype} {list(image.shape)}")
+        raise ValueError(
+            f"expected uint8 [H, W, 3] with at least one pixel, found {image.dtype} {list(image.shape)}"
+        )
     if image.shape[:2] == (size, size):
         return np.ascontiguousarray(image)
     picture = Image.fromarray(np.ascontiguousarray(image))

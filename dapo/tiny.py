@@ -86,6 +86,9 @@ class _Block(nn.Module):
 class Lite0Stem(nn.Module):
     """CLIP-normalised images [B, 3, S, S] -> raw stem features [B, 272, S/16, S/16]."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.conv = _SameConv(3, 32, 3, 2)
@@ -112,6 +115,9 @@ class StemProjection(nn.Module):
     second half says what is unusual for this very image, whatever the surface.
     """
 
+    pool_mean: Tensor
+    pool_std: Tensor
+
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
         self.register_buffer("pool_mean", torch.zeros(STEM_CHANNELS))
@@ -122,7 +128,7 @@ class StemProjection(nn.Module):
         """[B, 272, h, w] -> [B, 544, h, w]. `mean`, `std`: [B, 272] of the whole image where `features` is a crop."""
         if mean is None or std is None:
             mean, std = features.mean((2, 3)), features.std((2, 3))
-        pool_mean, pool_std = self.pool_mean[None, :, None, None], self.pool_std[None, :, None, None]
+        pool_mean, pool_std = self.pool_mean.view(1, -1, 1, 1), self.pool_std.view(1, -1, 1, 1)
         general = (features - pool_mean) / pool_std
         own_std = std[:, :, None, None] / pool_std + _SPREAD_FLOOR
         relative = (features - mean[:, :, None, None]) / pool_std / own_std
@@ -199,7 +205,7 @@ def load_tiny(path: Path | None = None) -> TinyEncoder:
         )
     with safe_open(path, "pt") as file:
         metadata = json.loads((file.metadata() or {}).get("dapo_tiny", "{}"))
-        state = {name: file.get_tensor(name).float() for name in file.keys()}
+        state = {name: file.get_tensor(name).float() for name in file}
     if "phrases" not in metadata:
         raise WeightsNotFound(f"{path}: not a dapo-tiny file (its metadata has no vocabulary).")
     tokenizer = WordTokenizer(metadata["phrases"])

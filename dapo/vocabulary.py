@@ -26,13 +26,19 @@ def slugify(word: str) -> str:
         VocabularyError: nothing is left of the word, it is too long, or it is the reserved "unknown".
     """
     if len(word) > MAX_WORD:
-        raise VocabularyError(f"defect word '{word[:40]}...': longer than {MAX_WORD} characters. Give a short word.")
+        raise VocabularyError(
+            f"defect word '{word[:40]}...': longer than {MAX_WORD} characters. Give a short word."
+        )
     plain = unicodedata.normalize("NFKD", word).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
     if not slug:
-        raise VocabularyError(f"defect word '{word}': has no letter a-z or digit. Give it a name, such as 'scratch'.")
+        raise VocabularyError(
+            f"defect word '{word}': has no letter a-z or digit. Give it a name, such as 'scratch'."
+        )
     if slug == UNKNOWN_SLUG:
-        raise VocabularyError(f"defect word '{word}': is kept for regions of no known type. Choose another word.")
+        raise VocabularyError(
+            f"defect word '{word}': is kept for regions of no known type. Choose another word."
+        )
     return slug
 
 

@@ -80,7 +80,9 @@ def calibrate(scores: Sequence[float], rate: float) -> Calibration:
         SettingsError: no frames, or a rate outside its range.
     """
     if not 0 < rate < 1 / OK_FACTOR:
-        raise SettingsError(f"--false-alarm-rate {rate}: expected a share above 0 and below {1 / OK_FACTOR:g}, such as 0.01.")
+        raise SettingsError(
+            f"--false-alarm-rate {rate}: expected a share above 0 and below {1 / OK_FACTOR:g}, such as 0.01."
+        )
     values = np.sort(np.asarray(scores, np.float64))
     if not len(values):
         raise SettingsError("no good frame could be inspected: there is nothing to calibrate from.")

@@ -31,7 +31,9 @@ def choose_types(pack: Pack, product: str, words: Sequence[str], encoder: Encode
         if slug in known:
             continue
         if encoder is None:
-            raise VocabularyError(f"--types: '{word}' is not in the pack. Add it with 'dapo pack add-type' first.")
+            raise VocabularyError(
+                f"--types: '{word}' is not in the pack. Add it with 'dapo pack add-type' first."
+            )
         from dapo.packing import type_vector
 
         trained = encoder.knows is None or encoder.knows(word)

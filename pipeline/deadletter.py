@@ -51,7 +51,9 @@ def write_dead_letter(folder: Path, result: Result) -> Path:
     }
     path = folder / f"{name}.json"
     with write_whole(path) as file:
-        file.write(json.dumps(letter, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        file.write(
+            json.dumps(letter, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        )
     return path
 
 

@@ -80,9 +80,13 @@ def decode(data: bytes, limits: Limits | None = None) -> DecodedImage:
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
-        raise DecodeError("not-an-image", f"The content is no {_FORMATS_TEXT} image. Save the frame as one.") from error
-    except Exception as error:  # noqa: BLE001 - hostile bytes make decoders raise anything; each is this frame's fault
-        raise DecodeError("damaged", f"The image is truncated or damaged ({_said(error)}). Copy or take it again.") from error
+        raise DecodeError(
+            "not-an-image", f"The content is no {_FORMATS_TEXT} image. Save the frame as one."
+        ) from error
+    except Exception as error:
+        raise DecodeError(
+            "damaged", f"The image is truncated or damaged ({_said(error)}). Copy or take it again."
+        ) from error
     return DecodedImage(pixels, pixels.shape[1], pixels.shape[0], form)
 
 
@@ -113,7 +117,8 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
         )
     if min(width, height) < limits.min_side:
         raise DecodeError(
-            "too-small", f"The frame has {width} x {height} pixels; at least {limits.min_side} a side are needed."
+            "too-small",
+            f"The frame has {width} x {height} pixels; at least {limits.min_side} a side are needed.",
         )
 
 
@@ -127,10 +132,13 @@ def _pixels(picture: Image.Image, data: bytes) -> NDArray[np.uint8]:
         return _turn(np.repeat(grey[..., None], 3, axis=2), orientation)
     if picture.mode in ("I", "F"):
         raise DecodeError(
-            "unsupported-pixels", "The image has 32-bit pixels, whose scale is not known. Save it with 8 or 16 bits."
+            "unsupported-pixels",
+            "The image has 32-bit pixels, whose scale is not known. Save it with 8 or 16 bits.",
         )
     if sixteen and picture.mode in ("RGB", "RGBA", "LA", "RGBX"):
-        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # Pillow cuts colour to 8 bits
+        deep = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED
+        )  # Pillow cuts colour to 8 bits
         if deep is not None and deep.dtype == np.uint16 and deep.ndim == 3 and deep.shape[2] >= 3:
             return _turn(_scale(deep[..., 2::-1]), orientation)
     if picture.mode == "P" and "transparency" in picture.info:
@@ -144,7 +152,9 @@ def _is_sixteen_bit(picture: Image.Image, data: bytes) -> bool:
         bits = getattr(picture, "tag_v2", {}).get(258, (8,))
         return 16 in (bits if isinstance(bits, tuple) else (bits,))
     if picture.format == "PNG":
-        return data[24:25] == b"\x10"  # IHDR's bit depth: after 8 of signature, 8 of chunk header, width and height
+        return (
+            data[24:25] == b"\x10"
+        )  # IHDR's bit depth: after 8 of signature, 8 of chunk header, width and height
     return picture.format == "PPM"  # OpenCV answers with 16 bits where maxval exceeds 255, with 8 otherwise
 
 
@@ -157,7 +167,7 @@ def _orientation(picture: Image.Image) -> int:
     """EXIF orientation 1..8; a damaged EXIF block counts as upright: it is no reason to lose a frame."""
     try:
         return int(picture.getexif().get(0x0112, 1))
-    except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises anything on hostile bytes
+    except Exception:
         return 1
 
 

@@ -92,7 +92,10 @@ def run_job(
     with explained(job.out / "report.html"):
         write_report(job.out, summary)
     with write_whole(job.out / "summary.json") as file:
-        file.write(json.dumps(summary.as_json(), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        file.write(
+            json.dumps(summary.as_json(), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            + b"\n"
+        )
     _mark(job.out, {**about, "state": "interrupted" if summary.interrupted else "complete"})
     return summary
 
@@ -161,7 +164,9 @@ def _read_marker(marker: Path) -> dict[str, Any]:
 
 def _mark(out: Path, about: dict[str, Any]) -> None:
     with write_whole(out / RUN_MARKER, sync=True) as file:
-        file.write(json.dumps(about, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        file.write(
+            json.dumps(about, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        )
 
 
 def _fill_in(summary: RunSummary, job: Job, pack: Pack) -> None:

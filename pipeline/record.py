@@ -33,7 +33,9 @@ from schemas.codec import SchemaError, record_batch, rows_of
 from schemas.results import SCHEMA, ResultRow
 
 RESULTS = "results"
-ROWS_PER_FILE = 256  # a row is about 1 kB: files of a quarter MB, read in one go, rewritten cheaply by `flush`
+ROWS_PER_FILE = (
+    256  # a row is about 1 kB: files of a quarter MB, read in one go, rewritten cheaply by `flush`
+)
 _QUALITY = 85
 _MAX_LABELS = 255
 
@@ -110,9 +112,11 @@ class FolderSink:
         """
         if len(self._rows) == self._published:
             return
-        with write_whole(part_path(self.out, self._part), sync=True) as file:
-            with pa.ipc.new_file(file, SCHEMA) as writer:
-                writer.write_batch(record_batch(self._rows))
+        with (
+            write_whole(part_path(self.out, self._part), sync=True) as file,
+            pa.ipc.new_file(file, SCHEMA) as writer,
+        ):
+            writer.write_batch(record_batch(self._rows))
         self._published = len(self._rows)
 
     def close(self) -> None:

@@ -92,7 +92,11 @@ class Resumption:
         if not (same and sha256 and row.product_id == frame.product_id):
             return False
         outcome = outcome_of_row(row)
-        needed = [outcome.overlay, outcome.dead_letter, f"{MASKS}/{artifact_name(row.frame_id)}.png" if row.defects else ""]
+        needed = [
+            outcome.overlay,
+            outcome.dead_letter,
+            f"{MASKS}/{artifact_name(row.frame_id)}.png" if row.defects else "",
+        ]
         return all((self._out / path).is_file() for path in needed if path)
 
     def _row(self, at: int) -> ResultRow:

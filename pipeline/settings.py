@@ -1,7 +1,7 @@
 """Settings: one typed tree, each value with its origin. Defaults < TOML file < environment DAPO_* < options.
 
-    dapo.toml:     [run]                environment:  DAPO_RUN__BATCH=16
-                   batch = 16
+dapo.toml:     [run]                environment:  DAPO_RUN__BATCH=16
+               batch = 16
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ class RunSettings(_Section):
     out: Path = Field(default=Path("dapo-out"), description="folder for results")
     batch: int = Field(default=8, ge=1, le=256, description="model inputs per batch")
     max_bytes: int = Field(default=64 * 2**20, ge=1, description="largest encoded image, bytes")
-    max_pixels: int = Field(default=100_000_000, ge=1, description="largest image, pixels; checked before decoding")
-    camera_stall_s: float = Field(default=20.0, gt=0, description="a camera that gives nothing for so long is reopened, s")
+    max_pixels: int = Field(
+        default=100_000_000, ge=1, description="largest image, pixels; checked before decoding"
+    )
+    camera_stall_s: float = Field(
+        default=20.0, gt=0, description="a camera that gives nothing for so long is reopened, s"
+    )
 
 
 class PackSettings(_Section):
@@ -69,7 +73,9 @@ class Loaded:
 
 
 def load(
-    options: Mapping[str, Any] | None = None, config: Path | None = None, environment: Mapping[str, str] | None = None
+    options: Mapping[str, Any] | None = None,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Merge all layers.
 
@@ -90,7 +96,9 @@ def load(
     for key, value, origin in (*layers, *given):
         if key not in known:
             near = nearest(key, known)
-            raise SettingsError(f"{origin}: unknown setting '{key}'." + (f" Did you mean '{near}'?" if near else ""))
+            raise SettingsError(
+                f"{origin}: unknown setting '{key}'." + (f" Did you mean '{near}'?" if near else "")
+            )
         values[key], origins[key] = value, origin
     tree: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
@@ -101,7 +109,9 @@ def load(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"{origins.get(key, 'settings')}: {key}: {first['msg'].lower()}, found {first['input']!r}.") from error
+        raise SettingsError(
+            f"{origins.get(key, 'settings')}: {key}: {first['msg'].lower()}, found {first['input']!r}."
+        ) from error
 
 
 def keys() -> list[str]:
@@ -109,7 +119,8 @@ def keys() -> list[str]:
     found = []
     for section, definition in Settings.model_fields.items():
         model = definition.annotation
-        assert model is not None and issubclass(model, BaseModel)
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
         found += [f"{section}.{name}" for name in model.model_fields]
     return found
 

@@ -17,7 +17,9 @@ from dapo.inspection import Evaluation, ResultState
 
 HISTOGRAM_BINS = 100
 WORST_FRAMES = 200  # what a person looks at in one sitting; a report of 10,000 thumbnails opens on no phone
-UNREADABLE_LISTED = 500  # each further one is counted only: a folder of a million text files must not fill memory
+UNREADABLE_LISTED = (
+    500  # each further one is counted only: a folder of a million text files must not fill memory
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,8 @@ class RunSummary:
             "types": {slug: asdict(count) for slug, count in sorted(self.types.items())},
             "histogram": self.histogram,
             "unreadable": [
-                {"frame_id": one.frame_id, "code": one.reason_code, "reason": one.reason} for one in self.unreadable
+                {"frame_id": one.frame_id, "code": one.reason_code, "reason": one.reason}
+                for one in self.unreadable
             ],
             "skipped": dict(sorted(self.skipped.items())),
             "skipped_files": [asdict(one) for one in self.skipped_files],

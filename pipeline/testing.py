@@ -1,8 +1,8 @@
 """Fakes of the ports, for tests here and elsewhere: nobody patches.
 
-    FakeSource   frames from memory
-    FakeInfer    anomaly where a cell differs from its image's median: finds bright and dark spots, needs no weights
-    MemorySink   results in a list
+FakeSource   frames from memory
+FakeInfer    anomaly where a cell differs from its image's median: finds bright and dark spots, needs no weights
+MemorySink   results in a list
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def encoded(pixels: NDArray[np.uint8], form: str = "PNG") -> bytes:
 def frame(frame_id: str = "a.png", data: bytes | None = None, **fields: object) -> Frame:
     """A frame from memory: a good surface unless `data` is given."""
     body = encoded(surface()) if data is None else data
-    return Frame(**{"frame_id": frame_id, "source": "memory://test", "captured_at": DAY, "data": body, **fields})  # type: ignore[arg-type]
+    return Frame(
+        **{"frame_id": frame_id, "source": "memory://test", "captured_at": DAY, "data": body, **fields}
+    )  # type: ignore[arg-type]
 
 
 def small_pack(*types: str, products: dict[str, Product] | None = None) -> Pack:

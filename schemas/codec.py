@@ -61,7 +61,9 @@ def record_batch(rows: Sequence[ResultRow] | Sequence[DefectRow]) -> pa.RecordBa
     wanted = schema(type(rows[0]))
     try:
         # Not from_pylist: it would fill a missing required value with null and say nothing.
-        columns = [pa.array([getattr(row, name) for row in rows], wanted.field(name).type) for name in wanted.names]
+        columns = [
+            pa.array([getattr(row, name) for row in rows], wanted.field(name).type) for name in wanted.names
+        ]
         batch = pa.record_batch(columns, schema=wanted)
         batch.validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
@@ -98,7 +100,14 @@ def _decode(data: bytes, row: type[Row]) -> list[Row]:
             table = reader.read_all()
             table.validate(full=True)
             return list(rows_of(table.to_batches(), row))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, OSError, OverflowError, UnicodeDecodeError) as error:
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowTypeError,
+        pa.ArrowKeyError,
+        OSError,
+        OverflowError,
+        UnicodeDecodeError,
+    ) as error:
         raise SchemaError(f"not an Arrow IPC stream of this contract: {error}") from error
 
 

@@ -45,10 +45,15 @@ reader with its run-length decoder, about 40 lines.
 
 
 def _rows(kind: type[ResultRow] | type[DefectRow]) -> list[str]:
-    lines = ["| column | type | null | unit | meaning | OPC UA 40001-101 / 40100-1 |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| column | type | null | unit | meaning | OPC UA 40001-101 / 40100-1 |",
+        "|---|---|---|---|---|---|",
+    ]
     for f in fields(kind):
         meta = f.metadata
-        name = "list<defect>" if f.name == "defects" else "defect" if f.name == "defect" else str(meta["type"])
+        name = (
+            "list<defect>" if f.name == "defects" else "defect" if f.name == "defect" else str(meta["type"])
+        )
         null = "yes" if meta["null"] else "no"
         lines.append(f"| `{f.name}` | {name} | {null} | {meta['unit']} | {meta['meaning']} | {meta['opc']} |")
     return lines

@@ -52,7 +52,9 @@ def rows() -> list[ResultRow]:
         "configuration_hash": configuration,
     }
     found = []
-    for number, (state, evaluation) in enumerate((("Completed", "NotOK"), ("Completed", "OK"), ("Failed", "Undefined"))):
+    for number, (state, evaluation) in enumerate(
+        (("Completed", "NotOK"), ("Completed", "OK"), ("Failed", "Undefined"))
+    ):
         key = frame_key("camera/1", f"frame-{number}")
         found.append(
             ResultRow(
@@ -97,7 +99,9 @@ def expected() -> list[dict[str, Any]]:
     """The rows as JSON, times as ISO text, masks also as their count of pixels per row of the frame."""
     plain = []
     for row in rows():
-        values = {k: v.isoformat() if isinstance(v, datetime) else v for k, v in asdict(row).items()}
+        values: dict[str, Any] = {
+            k: v.isoformat() if isinstance(v, datetime) else v for k, v in asdict(row).items()
+        }
         for defect in values["defects"]:
             defect["mask_row_sums"] = decode_mask(defect["mask"]).sum(1).tolist()
         plain.append(values)
@@ -109,7 +113,9 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.arrow").write_bytes(encode(rows()))
     (folder / "defects.arrow").write_bytes(encode([d for row in rows() for d in defect_rows(row)]))
-    (folder / "expected.json").write_text(json.dumps(expected(), indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / "expected.json").write_text(
+        json.dumps(expected(), indent=1, ensure_ascii=False), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

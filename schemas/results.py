@@ -36,8 +36,12 @@ def column(kind: pa.DataType, meaning: str, *, null: bool = True, unit: str = ""
 class ResultRow:
     """One frame's result. Field order is column order; new columns are nullable and come last."""
 
-    result_id: str = column(pa.utf8(), "UUIDv5 of frame_key and configuration_hash", null=False, opc="ResultMetaData.ResultId")
-    frame_key: str = column(pa.utf8(), "UUIDv5 of CloudEvents source and id; drop duplicates by it", null=False)
+    result_id: str = column(
+        pa.utf8(), "UUIDv5 of frame_key and configuration_hash", null=False, opc="ResultMetaData.ResultId"
+    )
+    frame_key: str = column(
+        pa.utf8(), "UUIDv5 of CloudEvents source and id; drop duplicates by it", null=False
+    )
     frame_id: str = column(pa.utf8(), "CloudEvents id of the frame", null=False)
     camera_id: str | None = column(pa.utf8(), "camera")
     station_id: str | None = column(pa.utf8(), "station")
@@ -47,22 +51,41 @@ class ResultRow:
     job_id: str | None = column(pa.utf8(), "job", opc="ResultMetaData.JobId")
     recipe_id: str | None = column(pa.utf8(), "recipe", opc="ResultMetaData.ExternalRecipeId")
     sequence: int | None = column(pa.int64(), "number of the frame at its camera; gaps are lost frames")
-    captured_at: datetime | None = column(_TIME, "when the picture was taken", opc="ResultMetaData.CreationTime")
-    started_at: datetime = column(_TIME, "when its inspection began", null=False, opc="ProcessingTimes.StartTime")
-    finished_at: datetime = column(_TIME, "when its inspection ended", null=False, opc="ProcessingTimes.EndTime")
+    captured_at: datetime | None = column(
+        _TIME, "when the picture was taken", opc="ResultMetaData.CreationTime"
+    )
+    started_at: datetime = column(
+        _TIME, "when its inspection began", null=False, opc="ProcessingTimes.StartTime"
+    )
+    finished_at: datetime = column(
+        _TIME, "when its inspection ended", null=False, opc="ProcessingTimes.EndTime"
+    )
     deadline_ms: float | None = column(pa.float64(), "promised time from capture to result", unit="ms")
     is_late: bool | None = column(pa.bool_(), "the promise was broken")
-    result_state: str = column(pa.utf8(), "Completed, Aborted (a declared drop) or Failed", null=False, opc="ResultMetaData.ResultState")
+    result_state: str = column(
+        pa.utf8(),
+        "Completed, Aborted (a declared drop) or Failed",
+        null=False,
+        opc="ResultMetaData.ResultState",
+    )
     evaluation: str = column(
         pa.utf8(), "OK, NotOK, NotDecidable or Undefined", null=False, opc="ResultMetaData.ResultEvaluation"
     )
-    reason_code: str | None = column(pa.utf8(), "why, for machines", opc="ResultMetaData.ResultEvaluationCode")
+    reason_code: str | None = column(
+        pa.utf8(), "why, for machines", opc="ResultMetaData.ResultEvaluationCode"
+    )
     reason: str | None = column(pa.utf8(), "why, for people", opc="ResultMetaData.ResultEvaluationDetails")
-    is_simulated: bool | None = column(pa.bool_(), "the frame came from a simulated line", opc="ResultMetaData.IsSimulated")
-    anomaly_score: float | None = column(pa.float32(), "0 normal .. 1 anomalous; null where nothing was inferred")
+    is_simulated: bool | None = column(
+        pa.bool_(), "the frame came from a simulated line", opc="ResultMetaData.IsSimulated"
+    )
+    anomaly_score: float | None = column(
+        pa.float32(), "0 normal .. 1 anomalous; null where nothing was inferred"
+    )
     threshold_ok: float | None = column(pa.float32(), "below it: OK")
     threshold_notok: float | None = column(pa.float32(), "from it on: NotOK")
-    defects: tuple[dict[str, Any], ...] | None = column(pa.list_(pa.struct(DEFECT_FIELDS)), "regions, worst first")
+    defects: tuple[dict[str, Any], ...] | None = column(
+        pa.list_(pa.struct(DEFECT_FIELDS)), "regions, worst first"
+    )
     image_uri: str | None = column(pa.utf8(), "archived image, where the worker's own policy keeps it")
     image_sha256: str | None = column(pa.utf8(), "SHA-256 of the encoded image as it arrived")
     image_width: int | None = column(pa.int32(), "width of the frame", unit="px")
@@ -71,7 +94,9 @@ class ResultRow:
     frames_offset: int | None = column(pa.int64(), "offset of the frame on its topic")
     model_version: str | None = column(pa.utf8(), "encoder, by name and hash")
     prompt_version: str | None = column(pa.utf8(), "name or version of the prompt pack")
-    configuration_hash: str | None = column(pa.utf8(), "SHA-256 of the prompt pack", opc="ResultMetaData.InternalConfigurationId")
+    configuration_hash: str | None = column(
+        pa.utf8(), "SHA-256 of the prompt pack", opc="ResultMetaData.InternalConfigurationId"
+    )
     decode_ms: float | None = column(pa.float64(), "time to decode", unit="ms")
     infer_ms: float | None = column(pa.float64(), "time to infer", unit="ms")
     judge_ms: float | None = column(pa.float64(), "time to judge", unit="ms")

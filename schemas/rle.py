@@ -45,7 +45,9 @@ def encode_mask(
     x, y = corner
     h, w = mask.shape
     if x < 0 or y < 0 or x + w > width or y + h > height:
-        raise MaskError(f"region of {w} x {h} px at {x}, {y} does not lie inside a frame of {width} x {height} px")
+        raise MaskError(
+            f"region of {w} x {h} px at {x}, {y} does not lie inside a frame of {width} x {height} px"
+        )
     full = np.zeros((height, width), np.uint8, order="F")
     full[y : y + h, x : x + w] = mask
     counts: bytes = coco.encode(full)["counts"]
@@ -63,7 +65,9 @@ def decode_mask(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
         counts = rle["counts"]
         data = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
     except (KeyError, TypeError, ValueError) as error:
-        raise MaskError(f"a mask needs size [height, width] and counts, found {type(error).__name__}: {error}") from error
+        raise MaskError(
+            f"a mask needs size [height, width] and counts, found {type(error).__name__}: {error}"
+        ) from error
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise MaskError(f"a mask of {height} x {width} px; limits are 1 and {MAX_PIXELS} px in all")
     if len(data) > MAX_COUNTS:

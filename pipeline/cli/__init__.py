@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from typing import Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -14,7 +14,15 @@ from dapo.errors import DapoError
 GROUP = "dapo.commands"
 USAGE = 2  # exit status of a user's mistake
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-_EXTRAS = {"torch": "model", "open_clip": "model", "torchvision": "model", "sklearn": "train", "openvino": "train"}
+# Base of wrong options and arguments. Typer carries a click of its own and does not export the class.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+_EXTRAS = {
+    "torch": "model",
+    "open_clip": "model",
+    "torchvision": "model",
+    "sklearn": "train",
+    "openvino": "train",
+}
 
 
 def build() -> typer.Typer:
@@ -29,22 +37,24 @@ def build() -> typer.Typer:
 
     @app.callback()
     def root(
-        show_version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+        show_version: bool = typer.Option(
+            False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
     ) -> None:
-        if show_version:
-            print(f"dapo {_version()}")
-            raise typer.Exit
+        """Nothing to do before a command."""
 
     for command in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         command.load()(app)
     return app
 
 
-def _version() -> str:
-    try:
-        return version("dapo-inspection")
-    except PackageNotFoundError:
-        return "(not installed)"
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"dapo {version('dapo-inspection')}")
+        except PackageNotFoundError:
+            print("dapo (not installed)")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -57,21 +67,19 @@ def invoke(arguments: list[str]) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     try:
         if not entry_points(group=GROUP):
-            raise DapoError("no commands are installed: run 'make setup', or 'pip install -e .' in the project's folder.")
+            raise DapoError(
+                "no commands are installed: run 'make setup', or 'pip install -e .' in the project's folder."
+            )
         result = build()(args=arguments, prog_name="dapo", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except click.ClickException as error:
+    except _USAGE_ERROR as error:
         error.show()
-        return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        return int(error.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`dapo types | head`): that is no error, and nothing is left to flush.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except DapoError as error:
         errors.print(f"error: {error}")

@@ -51,7 +51,9 @@ def register(app: typer.Typer) -> None:
     @app.command(name="calibrate")
     def command(
         good: Path = typer.Argument(..., help="Folder of photographs of good parts."),
-        product: str = typer.Option(..., "--product", help="Product to calibrate; a new one is made like '*'."),
+        product: str = typer.Option(
+            ..., "--product", help="Product to calibrate; a new one is made like '*'."
+        ),
         out: Path = typer.Option(..., "--out", help="The new pack. Packs are immutable: the old one stays."),
         types: str = typer.Option("", "--types", help="The product's defect words, separated by commas."),
         rate: float = typer.Option(0.01, "--false-alarm-rate", help="Share of good frames that may alarm."),
@@ -70,7 +72,11 @@ def register(app: typer.Typer) -> None:
             device=settings.model.device, threads=settings.model.threads,
         )  # fmt: skip
         limits = Limits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
-        summary, sink, errors = RunSummary(), _Scores(), Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+        summary, sink, errors = (
+            RunSummary(),
+            _Scores(),
+            Console(stderr=True, soft_wrap=True, markup=False, highlight=False),
+        )
         opened = open_source([str(good)], None, limits, summary.add_skipped)
         options = RunOptions(product=product, batch=settings.run.batch, limits=limits)
         with shown(errors, opened.source.total) as on_frame:
@@ -92,6 +98,7 @@ def describe(found: Calibration, product: str) -> str:
     ]
     if not found.sure:
         lines.append(
-            f"{found.frames} frames can't show {100 * found.rate:g} %: that needs {found.frames_needed} good frames without an alarm"
+            f"{found.frames} frames can't show {100 * found.rate:g} %: that needs "
+            f"{found.frames_needed} good frames without an alarm"
         )
     return "\n".join(lines)

@@ -33,15 +33,25 @@ def show(path: Path, as_json_: bool = typer.Option(False, "--json", help="Everyt
         print(json.dumps({"hash": pack.configuration_hash, **as_json(pack)}, indent=1))
         return
     console = Console()
-    console.print(f"{path}  {pack.kind}, {pack.scoring.kind} scoring\nconfiguration {pack.configuration_hash}")
-    console.print(f"encoder {pack.encoder.name} / {pack.encoder.weights}, sha256 {pack.encoder.sha256}, {pack.encoder.image_size} px")
+    console.print(
+        f"{path}  {pack.kind}, {pack.scoring.kind} scoring\nconfiguration {pack.configuration_hash}"
+    )
+    console.print(
+        f"encoder {pack.encoder.name} / {pack.encoder.weights}, sha256 {pack.encoder.sha256}, {pack.encoder.image_size} px"
+    )
     console.print(f"{len(pack.types)} types: {', '.join(word.slug for word in pack.types)}")
-    table = Table("product", "types", "OK below", "NotOK from", "calibrated", "tiles", "mm/px", box=None, pad_edge=False)
+    table = Table(
+        "product", "types", "OK below", "NotOK from", "calibrated", "tiles", "mm/px", box=None, pad_edge=False
+    )
     for name, product in sorted(pack.products.items()):
-        ok, notok = (f"{t:.4f}" if t is not None else "-" for t in (product.threshold_ok, product.threshold_notok))
+        ok, notok = (
+            f"{t:.4f}" if t is not None else "-" for t in (product.threshold_ok, product.threshold_notok)
+        )
         tiles = f"{product.tiles.rows} x {product.tiles.columns}" if product.tiles else "-"
         scale = f"{product.mm_per_px:g}" if product.mm_per_px else "-"
-        table.add_row(name, str(len(product.types)), ok, notok, "yes" if product.calibrated else "no", tiles, scale)
+        table.add_row(
+            name, str(len(product.types)), ok, notok, "yes" if product.calibrated else "no", tiles, scale
+        )
     console.print(table)
 
 
@@ -79,7 +89,9 @@ def add_type_(
     path: Path,
     word: str,
     out: Path = _OUT,
-    product: list[str] = typer.Option([], "--product", help="Products that get the type; default: all with types."),
+    product: list[str] = typer.Option(
+        [], "--product", help="Products that get the type; default: all with types."
+    ),
     weights: Path | None = _WEIGHTS,
 ) -> None:
     """Add a defect word: one text encoding, no image, no other type changes."""
@@ -92,7 +104,9 @@ def add_type_(
     _report(write_pack(changed, out), out)
     _warn(changed)
     if changed.scoring.kind == "paper":
-        Console(stderr=True).print("paper scoring: every score has moved; run 'dapo calibrate' again for all products")
+        Console(stderr=True).print(
+            "paper scoring: every score has moved; run 'dapo calibrate' again for all products"
+        )
 
 
 def set_threshold_(
@@ -122,5 +136,6 @@ def _warn(pack: Pack) -> None:
     if unknown:
         names = ", ".join(unknown)
         Console(stderr=True, soft_wrap=True).print(
-            f"warning: {pack.encoder.name} was not trained on: {names}. They mean 'some defect'; 'dapo types' lists known words."
+            f"warning: {pack.encoder.name} was not trained on: {names}. They mean 'some defect'; "
+            "'dapo types' lists known words."
         )

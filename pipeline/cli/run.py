@@ -61,13 +61,19 @@ class _Asked:
 
 def run_command(
     source: list[str] = typer.Argument(None, help="What to inspect; see above.", show_default=False),
-    product: str = typer.Option(ANY_PRODUCT, "--product", help="Product of the pack: its thresholds, regions, types."),
-    types: str | None = typer.Option(None, "--types", help="Defect words, separated by commas; new ones are fine."),
+    product: str = typer.Option(
+        ANY_PRODUCT, "--product", help="Product of the pack: its thresholds, regions, types."
+    ),
+    types: str | None = typer.Option(
+        None, "--types", help="Defect words, separated by commas; new ones are fine."
+    ),
     out: Path | None = typer.Option(None, "--out", help="Folder for results.", show_default="dapo-out"),
     list_file: str | None = typer.Option(None, "--list", help="File with one path a line; - is stdin."),
     resume: bool = typer.Option(False, "--resume", help="Go on with a run that was stopped."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Remove the earlier results in OUT first."),
-    fail_on_defect: bool = typer.Option(False, "--fail-on-defect", help="Exit with 1 where defects are found."),
+    fail_on_defect: bool = typer.Option(
+        False, "--fail-on-defect", help="Exit with 1 where defects are found."
+    ),
     pack: Path | None = typer.Option(None, "--pack", help="Prompt pack.", show_default="the bundled one"),
     limit: int | None = typer.Option(None, "--limit", min=1, help="Stop after so many frames."),
     batch: int | None = typer.Option(None, "--batch", help="Model inputs per batch."),
@@ -90,10 +96,20 @@ def run_command(
         "model.weights": weights,
     }
     settings = load(given, config).settings
-    repeat = (("--product", product if product != ANY_PRODUCT else None), ("--types", types), ("--list", list_file))
+    repeat = (
+        ("--product", product if product != ANY_PRODUCT else None),
+        ("--types", types),
+        ("--list", list_file),
+    )
     asked = _Asked(
         tuple(source or ()),
-        (*repeat, *((f"--{key.split('.')[1].replace('path', 'pack').replace('_', '-')}", v) for key, v in given.items())),
+        (
+            *repeat,
+            *(
+                (f"--{key.split('.')[1].replace('path', 'pack').replace('_', '-')}", v)
+                for key, v in given.items()
+            ),
+        ),
     )
     words = _words(types)
     limits = Limits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
@@ -130,7 +146,9 @@ def run_command(
         except OutputError as error:
             if not summary.frames:
                 raise
-            errors.print(f"error: {error} What was written before stays. Then go on with:\n  {asked.again(job.out)}")
+            errors.print(
+                f"error: {error} What was written before stays. Then go on with:\n  {asked.again(job.out)}"
+            )
             return OUTPUT_FAILED
         finally:
             opened.source.close()
@@ -144,7 +162,9 @@ def _conclude(summary: RunSummary, job: Job, asked: _Asked, errors: Console, set
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in summary.skipped.most_common(8))
         errors.print(f"not taken as frames: {kinds}; named in {job.out / 'summary.json'}")
     if summary.failed:
-        errors.print(f"{summary.failed} frames could not be read: {job.out / 'deadletter'} says why and what to do")
+        errors.print(
+            f"{summary.failed} frames could not be read: {job.out / 'deadletter'} says why and what to do"
+        )
     print(f"report: {job.out / 'report.html'}")
     if summary.interrupted:
         errors.print(f"stopped after {summary.frames} frames; go on with:\n  {asked.again(job.out)}")
@@ -155,7 +175,9 @@ def _words(types: str | None) -> list[str]:
         return []
     words = [word.strip() for word in types.split(",") if word.strip()]
     if not words:
-        raise VocabularyError("--types: no defect word is given. Example: --types scratch,hole,'faulty imprint'")
+        raise VocabularyError(
+            "--types: no defect word is given. Example: --types scratch,hole,'faulty imprint'"
+        )
     return words
 
 
@@ -163,12 +185,16 @@ def _warn(errors: Console, pack: Pack, product: str) -> None:
     """Say what makes the results less than they could be."""
     if product not in pack.products:
         known = ", ".join(name for name in sorted(pack.products) if name != ANY_PRODUCT) or "none"
-        errors.print(f"note: the pack does not know product '{product}' (it knows: {known}); it is judged as any product")
+        errors.print(
+            f"note: the pack does not know product '{product}' (it knows: {known}); it is judged as any product"
+        )
     untrained = {word.slug: word.word for word in pack.types if not word.trained}
     unknown = [untrained[slug] for slug in pack.product(product).types if slug in untrained]
     if unknown:
         names = ", ".join(unknown)
-        errors.print(f"warning: {pack.encoder.name} was not trained on: {names}. Such a word means 'some defect'.")
+        errors.print(
+            f"warning: {pack.encoder.name} was not trained on: {names}. Such a word means 'some defect'."
+        )
 
 
 @contextmanager

@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
     """Add `types`."""
 
     @app.command()
-    def types(pack: Path | None = typer.Option(None, "--pack", help="Prompt pack; default: the bundled one.")) -> None:
+    def types(
+        pack: Path | None = typer.Option(None, "--pack", help="Prompt pack; default: the bundled one."),
+    ) -> None:
         """List the defect words of a pack with the words their vectors are nearest to."""
         Console().print(vocabulary_table(read_pack(pack or default_pack_path())))
 
@@ -43,5 +45,7 @@ def vocabulary_table(pack: Pack) -> Table:
     for word in pack.types:
         products = [name for name, product in sorted(pack.products.items()) if word.slug in product.types]
         close = ", ".join(f"{slug} {cosine:.2f}" for slug, cosine in near[word.slug])
-        table.add_row(word.slug, word.word, "yes" if word.trained else "no: some defect", close, ", ".join(products))
+        table.add_row(
+            word.slug, word.word, "yes" if word.trained else "no: some defect", close, ", ".join(products)
+        )
     return table

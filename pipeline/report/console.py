@@ -13,8 +13,14 @@ _WORST = 8
 
 def summary_table(summary: RunSummary) -> Group:
     """Counts by evaluation and type, and the worst frames, for a terminal."""
-    counts = Table("frames", "", "share", title=_title(summary), title_justify="left", box=None, pad_edge=False)
-    rows = [*sorted(summary.evaluations.items()), ("Failed (dead letter)", summary.failed), ("Aborted", summary.aborted)]
+    counts = Table(
+        "frames", "", "share", title=_title(summary), title_justify="left", box=None, pad_edge=False
+    )
+    rows = [
+        *sorted(summary.evaluations.items()),
+        ("Failed (dead letter)", summary.failed),
+        ("Aborted", summary.aborted),
+    ]
     for name, count in rows:
         if count:
             counts.add_row(str(count), name, f"{100 * count / max(1, summary.frames):.1f} %")

@@ -19,7 +19,10 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 150, 8, 18
 def write_report(out: Path, summary: RunSummary) -> Path:
     """Write `out`/report.html in one step and return its path."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("pipeline.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     frames, left_out = _embedded(out, summary.worst)
     html = environment.get_template("page.html").render(

@@ -39,7 +39,12 @@ def open_capture(address: str, stall_s: float = STALL_S) -> Any:
         return cv2.VideoCapture(int(address))
     if address.startswith("/dev/video"):
         return cv2.VideoCapture(address)
-    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(stall_s * 1000)]
+    timeouts = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        _OPEN_TIMEOUT_MS,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        int(stall_s * 1000),
+    ]
     return cv2.VideoCapture(address, cv2.CAP_FFMPEG, timeouts)
 
 
@@ -113,7 +118,9 @@ class CameraSource:
     def _start(self, capture: Any | None) -> None:
         self._generation += 1
         self._last = time.monotonic()
-        threading.Thread(target=self._grab, args=(capture, self._generation), name="camera", daemon=True).start()
+        threading.Thread(
+            target=self._grab, args=(capture, self._generation), name="camera", daemon=True
+        ).start()
 
     def _grab(self, capture: Any | None, generation: int) -> None:
         """Take frames until closed or left behind; open again, more and more patiently, whenever a read fails."""

@@ -28,8 +28,13 @@ class Opened:
 
 
 def open_source(
-    given: Sequence[str], list_file: str | None, limits: Limits, skip: walk.Skip, *,
-    stall_s: float = STALL_S, stdin: Iterable[bytes] | None = None
+    given: Sequence[str],
+    list_file: str | None,
+    limits: Limits,
+    skip: walk.Skip,
+    *,
+    stall_s: float = STALL_S,
+    stdin: Iterable[bytes] | None = None,
 ) -> Opened:
     """Open what the user named.
 
@@ -55,7 +60,11 @@ def open_source(
         return _open_several(given, limits)
     text = given[0]
     path = Path(text)
-    if text.lower().startswith(_CAMERA_SCHEMES) or text.startswith("/dev/video") or (text.isdigit() and not path.exists()):
+    if (
+        text.lower().startswith(_CAMERA_SCHEMES)
+        or text.startswith("/dev/video")
+        or (text.isdigit() and not path.exists())
+    ):
         camera = CameraSource(text, stall_s=stall_s)
         return Opened(camera, camera.uri, live=True)
     if path.is_dir():
@@ -67,10 +76,14 @@ def open_source(
     if walk.is_glob(text):
         total = _count(walk.walk_glob(text, _silent))
         if total == 0:
-            raise SourceError(f"{text}: no file matches this pattern. Put it in quotes, and ** for any folders.")
+            raise SourceError(
+                f"{text}: no file matches this pattern. Put it in quotes, and ** for any folders."
+            )
         source = FileSource(lambda: walk.walk_glob(text, skip), walk.glob_root(text), limits, total=total)
         return Opened(source, text)
-    raise SourceError(f"{text}: no such file or folder. Check the path; relative ones start from {Path.cwd()}.")
+    raise SourceError(
+        f"{text}: no such file or folder. Check the path; relative ones start from {Path.cwd()}."
+    )
 
 
 def _open_several(given: Sequence[str], limits: Limits) -> Opened:
@@ -78,14 +91,18 @@ def _open_several(given: Sequence[str], limits: Limits) -> Opened:
         raise SourceError("several SOURCEs: all must be files. Inspect a camera or stdin on its own.")
     paths = [Path(text) for text in given]
     if folder := next((path for path in paths if path.is_dir()), None):
-        raise SourceError(f"{folder}: several SOURCEs must all be files. Give one folder, or a glob in quotes.")
+        raise SourceError(
+            f"{folder}: several SOURCEs must all be files. Give one folder, or a glob in quotes."
+        )
     source = FileSource(lambda: iter(paths), Path(), limits, repeats=True, total=_count(iter(paths)))
     return Opened(source, f"{given[0]} and {len(given) - 1} more")
 
 
 def _open_list(list_file: str, given: Sequence[str], limits: Limits, stdin: Iterable[bytes]) -> Opened:
     if len(given) > 1 or (given and not Path(given[0]).is_dir()):
-        raise SourceError(f"{given[0]}: with --list, SOURCE may only be the folder that relative paths start from.")
+        raise SourceError(
+            f"{given[0]}: with --list, SOURCE may only be the folder that relative paths start from."
+        )
     root = Path(given[0]) if given else Path()
 
     def named() -> Iterator[Path]:

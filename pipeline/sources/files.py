@@ -44,7 +44,11 @@ class FileSource:
         self._limits = limits
         self._repeats = repeats
         self.total = total
-        self.uri = printable(self._root.as_uri()) if _encodable(self._root) else "file://" + printable(str(self._root))
+        self.uri = (
+            printable(self._root.as_uri())
+            if _encodable(self._root)
+            else "file://" + printable(str(self._root))
+        )
         self._closed = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:

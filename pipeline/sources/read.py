@@ -48,7 +48,10 @@ def read_frame(path: Path, frame_id: str, source: str, limits: Limits, *, pause:
             if attempt < _ATTEMPTS - 1:
                 time.sleep(pause)
         else:
-            error = ("changed-while-read", f"{path} kept changing while it was read. Run again once it is written.")
+            error = (
+                "changed-while-read",
+                f"{path} kept changing while it was read. Run again once it is written.",
+            )
     except DecodeError as problem:
         error = (problem.code, f"{path}: {problem}")
     except (OSError, ValueError) as problem:
@@ -69,15 +72,27 @@ def explain(path: Path, problem: OSError | ValueError) -> tuple[str, str]:
     if not isinstance(problem, OSError):
         return "unreadable", f"{path!s} is no path ({problem}). Correct the list."
     if isinstance(problem, FileNotFoundError | NotADirectoryError):
-        return "not-found", f"{path} is not there (any more). Check the name; if it was moved, run on its new folder."
+        return (
+            "not-found",
+            f"{path} is not there (any more). Check the name; if it was moved, run on its new folder.",
+        )
     if isinstance(problem, PermissionError):
-        return "no-permission", f"{path} may not be read by this user. Give read permission and run with --resume."
+        return (
+            "no-permission",
+            f"{path} may not be read by this user. Give read permission and run with --resume.",
+        )
     if problem.errno == errno.ELOOP:
         return "symlink-loop", f"{path} is a symbolic link that leads back to itself. Remove it."
     if problem.errno == errno.EISDIR:
-        return "not-a-file", f"{path} is no regular file. Give a folder as SOURCE; pipes and devices can't be inspected."
+        return (
+            "not-a-file",
+            f"{path} is no regular file. Give a folder as SOURCE; pipes and devices can't be inspected.",
+        )
     said = problem.strerror or str(problem)
-    return "unreadable", f"{path} can't be read: {said}. Check the disk or network share and run with --resume."
+    return (
+        "unreadable",
+        f"{path} can't be read: {said}. Check the disk or network share and run with --resume.",
+    )
 
 
 def _read_once(path: Path, limits: Limits) -> tuple[bytes, datetime, bool]:
@@ -92,5 +107,7 @@ def _read_once(path: Path, limits: Limits) -> tuple[bytes, datetime, bool]:
         data = file.read(limits.max_bytes + 1)  # never more, however fast the file grows
         after = os.fstat(file.fileno())
     check_size(len(data), limits)
-    steady = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and len(data) == after.st_size
+    steady = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and len(
+        data
+    ) == after.st_size
     return data, datetime.fromtimestamp(after.st_mtime, UTC), steady

@@ -19,7 +19,9 @@ from pipeline.sources.read import explain, read_frame
 _COUNTED = frozenset((".mp4", ".m4v", ".mov", ".avi"))
 _TOLERANCE = 2  # frames that an estimated count may be off by
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged video is told by its dead letter
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # a damaged video is told by its dead letter
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
 
 
@@ -54,7 +56,9 @@ def frames(path: Path, name: str, source: str, limits: Limits) -> Iterator[Frame
             yield _failed(name, source, path, "video-unreadable", text, original=True)
             return
         try:
-            check_pixels(_get(capture, cv2.CAP_PROP_FRAME_WIDTH), _get(capture, cv2.CAP_PROP_FRAME_HEIGHT), limits)
+            check_pixels(
+                _get(capture, cv2.CAP_PROP_FRAME_WIDTH), _get(capture, cv2.CAP_PROP_FRAME_HEIGHT), limits
+            )
         except DecodeError as problem:
             yield _failed(name, source, path, problem.code, f"{path}: {problem}", original=True)
             return

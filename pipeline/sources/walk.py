@@ -13,10 +13,47 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .tif .tiff .webp .gif .ppm .pgm .pbm .pnm".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    ]
 )
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .ts .mts .flv .3gp .mjpeg .mjpg".split())
-RUN_MARKER = "run.json"  # lies in every results folder, so that a run over its parent does not inspect its overlays
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".mpg",
+        ".mpeg",
+        ".wmv",
+        ".ts",
+        ".mts",
+        ".flv",
+        ".3gp",
+        ".mjpeg",
+        ".mjpg",
+    ]
+)
+RUN_MARKER = (
+    "run.json"  # lies in every results folder, so that a run over its parent does not inspect its overlays
+)
 _MARKED = b'"dapo_run"'
 _WILD = re.compile(r"[*?\[]")
 

@@ -25,11 +25,15 @@ def test_version_1_decodes_with_pyarrow():
     found = decode_results((GOLDEN / "results.arrow").read_bytes())
     assert found == rows()
     assert decode_mask(found[0].defects[0]["mask"]).sum() == found[0].defects[0]["area_px"]
-    assert decode_defects((GOLDEN / "defects.arrow").read_bytes()) == [d for row in found for d in defect_rows(row)]
+    assert decode_defects((GOLDEN / "defects.arrow").read_bytes()) == [
+        d for row in found for d in defect_rows(row)
+    ]
 
 
 def test_todays_writer_still_says_what_version_1_said():
-    assert json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8")) == json.loads(json.dumps(expected()))
+    assert json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(expected())
+    )
     assert decode_results(encode(rows())) == decode_results((GOLDEN / "results.arrow").read_bytes())
 
 
@@ -45,7 +49,9 @@ def reader() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(HERE / "node" / name, folder / name)
-        subprocess.run([npm, "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True, timeout=300)
+        subprocess.run(
+            [npm, "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True, timeout=300
+        )
         (folder / "installed").touch()
     shutil.copy(HERE / "node" / "decode.mjs", folder / "decode.mjs")
     return folder
@@ -54,7 +60,9 @@ def reader() -> Path:
 def _by_node(reader: Path, file: Path) -> dict:
     node = shutil.which("node")
     assert node, "Node is needed to test the JavaScript reader: apt-get install nodejs"
-    out = subprocess.run([node, "decode.mjs", str(file)], cwd=reader, check=True, capture_output=True, timeout=60)
+    out = subprocess.run(
+        [node, "decode.mjs", str(file)], cwd=reader, check=True, capture_output=True, timeout=60
+    )
     return json.loads(out.stdout)
 
 
@@ -64,8 +72,14 @@ def test_version_1_decodes_with_javascript(reader):
     assert found["metadata"] == {"schema": "dapo.result", "version": "1"}
     for theirs, ours in zip(found["rows"], wanted, strict=True):
         for name, value in ours.items():
-            if name in ("captured_at", "started_at", "finished_at"):  # JavaScript gives milliseconds since 1970
-                assert theirs[name] == pytest.approx(datetime.fromisoformat(value).timestamp() * 1000, abs=0.002)
+            if name in (
+                "captured_at",
+                "started_at",
+                "finished_at",
+            ):  # JavaScript gives milliseconds since 1970
+                assert theirs[name] == pytest.approx(
+                    datetime.fromisoformat(value).timestamp() * 1000, abs=0.002
+                )
             else:
                 assert theirs[name] == value, name
 

@@ -23,7 +23,9 @@ def export(clip: CLIP, tokenizer: WordTokenizer, provenance: Mapping[str, Any], 
 
     One metadata key only: safetensors keeps the order of several neither sorted nor stable.
     """
-    state = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in clip.state_dict().items()}
+    state = {
+        name: tensor.detach().to(torch.float16).contiguous() for name, tensor in clip.state_dict().items()
+    }
     metadata = {"notice": NOTICE, "phrases": list(tokenizer.phrases), **provenance}
     data = save(state, {"dapo_tiny": json.dumps(metadata, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)

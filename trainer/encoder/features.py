@@ -97,7 +97,7 @@ def cell_labels(labels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[n
 def normalised(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """uint8 RGB images -> float32 [B, 3, S, S] as CLIP normalises."""
     batch = np.stack(images).astype(np.float32) / 255
-    batch = (batch - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)
+    batch = (batch - np.asarray(CLIP_MEAN, np.float32)) / np.asarray(CLIP_STD, np.float32)
     return np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
 
 
@@ -178,7 +178,9 @@ def make_pool(folder: Path, count: int, seed: int, families: Sequence[str], proc
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -33,7 +33,13 @@ from trainer.evaluation.baselines import BASELINES, score
 from trainer.evaluation.dataset import ProductData, Words, find_products, read_product
 from trainer.evaluation.protocol import Outcome, figures, mean_figures, pack_for, predict
 
-METRICS = (("image", "auroc"), ("pixel", "auroc"), ("pixel", "aupro"), ("types", "accuracy"), ("types", "chance"))
+METRICS = (
+    ("image", "auroc"),
+    ("pixel", "auroc"),
+    ("pixel", "aupro"),
+    ("types", "accuracy"),
+    ("types", "chance"),
+)
 Results = dict[str, dict[str, Any]]  # product (and "mean") -> figures
 Runner = Callable[[ProductData], list[Outcome]]
 
@@ -52,7 +58,10 @@ def by_baseline(name: str, size: int) -> Runner:
         for item in product.items:
             saliency = BASELINES[name](resize(item.image(), size)) / np.float32(255)
             prediction = Prediction(
-                score(saliency), saliency.astype(np.float16), np.zeros(saliency.shape, np.uint16), np.zeros(0, np.float32)
+                score(saliency),
+                saliency.astype(np.float16),
+                np.zeros(saliency.shape, np.uint16),
+                np.zeros(0, np.float32),
             )
             outcomes.append(Outcome(item, prediction, None))
         return outcomes
@@ -99,13 +108,19 @@ def markdown(title: str, methods: Mapping[str, Sequence[Results]]) -> str:
         shown = {name: table for name, table in tables.items() if any(row[key] for row in table.values())}
         chance = key == "types accuracy"
         head = ["product", *shown, *(["chance"] if chance else [])]
-        lines = [f"### {key.replace('auroc', 'AUROC').replace('aupro', 'AUPRO')}\n", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines = [
+            f"### {key.replace('auroc', 'AUROC').replace('aupro', 'AUPRO')}\n",
+            "| " + " | ".join(head) + " |",
+            "|" + "---|" * len(head),
+        ]
         for product in next(iter(shown.values())):
             cells = [_cell(table[product][key], len(methods[name]) > 1) for name, table in shown.items()]
             if chance:
                 cells.append(_cell(next(iter(shown.values()))[product]["types chance"], False))
             if any(cell != "-" for cell in cells):
-                lines.append("| " + " | ".join([f"**{product}**" if product == "mean" else product, *cells]) + " |")
+                lines.append(
+                    "| " + " | ".join([f"**{product}**" if product == "mean" else product, *cells]) + " |"
+                )
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 
@@ -123,12 +138,16 @@ def load_tree(root: Path) -> list[ProductData]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=os.environ.get("DAPO_EVAL_DATA"))
     parser.add_argument("--packs", type=Path, nargs="+", required=True)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/encoder.md"))
-    parser.add_argument("--notes", type=Path, default=Path("docs/encoder-notes.md"), help="text before the tables")
+    parser.add_argument(
+        "--notes", type=Path, default=Path("docs/encoder-notes.md"), help="text before the tables"
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -149,7 +168,9 @@ def main() -> None:
     options.out.write_text(f"{notes}\n{body}", encoding="utf-8")
     options.out.with_suffix(".json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     summary = {
-        title: {name: {k: v[0] for k, v in spread(runs)["mean"].items() if v} for name, runs in methods.items()}
+        title: {
+            name: {k: v[0] for k, v in spread(runs)["mean"].items() if v} for name, runs in methods.items()
+        }
         for title, methods in results.items()
     }
     print(body)
@@ -160,15 +181,22 @@ def _compare(
     title: str, data: list[ProductData], encoder: Encoder, packs: Sequence[Pack], hand: Pack
 ) -> dict[str, list[Results]]:
     size = encoder.image_size
-    jobs: list[tuple[str, Callable[[], Results]]] = [
-        ("hand-written prompts", lambda: measure(by_predictor(hand, encoder, data), data, size, types=True))
-    ]
-    for pack in packs:
-        jobs.append(("DAPO pack", lambda pack=pack: measure(by_predictor(pack, encoder, data), data, size, types=True)))
-    for name in BASELINES:
-        jobs.append((name, lambda name=name: measure(by_baseline(name, size), data, size, types=False)))
+
+    def by(pack: Pack) -> Callable[[], Results]:
+        return lambda: measure(by_predictor(pack, encoder, data), data, size, types=True)
+
+    def without_training(name: str) -> Callable[[], Results]:
+        return lambda: measure(by_baseline(name, size), data, size, types=False)
+
+    jobs = [("hand-written prompts", by(hand)), *(("DAPO pack", by(pack)) for pack in packs)]
+    jobs += [(name, without_training(name)) for name in BASELINES]
     found: dict[str, list[Results]] = {}
-    columns = (TextColumn(title[:30] + " {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(title[:30] + " {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         task = progress.add_task("", total=len(jobs))
         for name, job in jobs:

@@ -1,6 +1,6 @@
 """The demo's frames: procedural surfaces, a few with defects, and good ones to calibrate the product "sample" from.
 
-    python -m trainer.encoder.samples --frames pipeline/samples --good GOOD_FOLDER
+python -m trainer.encoder.samples --frames pipeline/samples --good GOOD_FOLDER
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _GOOD_PER_FAMILY = 40
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=Path, required=True)
     parser.add_argument("--good", type=Path, required=True)
     options = parser.parse_args()
@@ -34,7 +36,9 @@ def main() -> None:
         rng = np.random.default_rng([_SEED, number])
         while True:
             allowed = [defect] if defect else []
-            sample = draw_sample(rng, [family], normal_fraction=0 if defect else 1, two_fraction=0, allowed=allowed)
+            sample = draw_sample(
+                rng, [family], normal_fraction=0 if defect else 1, two_fraction=0, allowed=allowed
+            )
             if bool(sample.labels.sum() > 60) == bool(defect):
                 break
         path = options.frames / f"{number + 1:02d}-{family}-{defect or 'good'}.png"

@@ -22,6 +22,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,12 +32,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dapo.tiny import JOINT_WIDTH, LAYERS, STEM_CHANNELS, StemPatches, build_tiny
+from dapo.tiny import JOINT_WIDTH, STEM_CHANNELS, StemPatches, build_tiny
 from dapo.tiny_tokenizer import WordTokenizer
-from trainer.encoder.features import CELLS, GRID, Pool, open_pool
+from trainer.encoder.features import GRID, Pool, open_pool
+from trainer.encoder.generator import DEFECT_NAMES, FAMILIES
 from trainer.encoder.sentences import Writer, phrases
 from trainer.encoder.stem import pretrained_stem
-from trainer.encoder.generator import DEFECT_NAMES, FAMILIES
 from trainer.encoder.validate import validate
 
 CLASSES = len(DEFECT_NAMES)
@@ -91,7 +92,9 @@ class Batch:
 class Sampler:
     """Draws batches: a third from one family, the rest from all; crops prefer places with defects."""
 
-    def __init__(self, pool: Pool, statistics: tuple[NDArray[np.float32], NDArray[np.float32]], seed: int) -> None:
+    def __init__(
+        self, pool: Pool, statistics: tuple[NDArray[np.float32], NDArray[np.float32]], seed: int
+    ) -> None:
         self.pool = pool
         self.mean, self.std = statistics
         self.rng = np.random.default_rng([seed, 11])
@@ -113,7 +116,9 @@ class Sampler:
         rng, pool = self.rng, self.pool
         family = int(rng.choice(list(self.by_family)))
         alike = count // 3
-        rows = np.concatenate([rng.choice(self.by_family[family], alike), rng.integers(0, len(pool), count - alike)])
+        rows = np.concatenate(
+            [rng.choice(self.by_family[family], alike), rng.integers(0, len(pool), count - alike)]
+        )
         features = np.empty((count, STEM_CHANNELS, size, size), np.float32)
         types = np.empty((count, 2 * size, 2 * size), np.int64)
         cover = np.empty((count, 2 * size, 2 * size), np.float32)
@@ -123,7 +128,12 @@ class Sampler:
             cells = np.s_[2 * y : 2 * (y + size), 2 * x : 2 * (x + size)]
             types[i], cover[i] = pool.types[row][cells], pool.cover[row][cells] / np.float32(255)
         defect, clean = cover > _DEFECT_COVER, cover == 0
-        present = np.stack([np.bincount(t.ravel(), c.ravel(), CLASSES + 1)[1:] > 0.2 for t, c in zip(types, cover, strict=True)])
+        present = np.stack(
+            [
+                np.bincount(t.ravel(), c.ravel(), CLASSES + 1)[1:] > 0.2
+                for t, c in zip(types, cover, strict=True)
+            ]
+        )
         top = GRID + 1 - size
         return Batch(
             torch.from_numpy(features),
@@ -140,7 +150,9 @@ class Sampler:
         )
 
 
-def pool_statistics(pool: Pool, seed: int) -> tuple[Tensor, Tensor, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+def pool_statistics(
+    pool: Pool, seed: int
+) -> tuple[Tensor, Tensor, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Channel mean and spread of the pool (from 1,000 images), and of each image: float32 [N, 272] each."""
     mean = np.empty((len(pool), STEM_CHANNELS), np.float32)
     std = np.empty_like(mean)
@@ -163,7 +175,12 @@ def sinusoid_positions() -> Tensor:
 
 
 def image_taps(
-    clip: CLIP, features: Tensor, mean: Tensor, std: Tensor, offset: tuple[int, int], keep: Tensor | None = None
+    clip: CLIP,
+    features: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    offset: tuple[int, int],
+    keep: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """CLS [B, D] and the patch features [B, n*n, D] of every block, all L2-normalised, from crops of stem features.
 
@@ -195,10 +212,20 @@ class EncoderLoss(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.prototypes = nn.Parameter(torch.linalg.qr(torch.randn(JOINT_WIDTH, CLASSES + 1))[0].T.contiguous())
+        self.prototypes = nn.Parameter(
+            torch.linalg.qr(torch.randn(JOINT_WIDTH, CLASSES + 1))[0].T.contiguous()
+        )
 
     def forward(
-        self, batch: Batch, cls: Tensor, taps: list[Tensor], banks: Tensor, captions: Tensor, same: Tensor, scale: Tensor, anchor: float
+        self,
+        batch: Batch,
+        cls: Tensor,
+        taps: list[Tensor],
+        banks: Tensor,
+        captions: Tensor,
+        same: Tensor,
+        scale: Tensor,
+        anchor: float,
     ) -> Tensor:
         """`banks` [2, C+2, D]; `captions` [B, D]; `same` [B, B] rows sum to 1; `anchor` weight of the prototypes."""
         bank = banks[batch.groups]
@@ -212,9 +239,13 @@ class EncoderLoss(nn.Module):
         defect = (batch.target > 0).float()
         for tap in taps:
             logits = self._cells(scale * tap @ bank.transpose(1, 2))
-            dense = dense + self._mean(F.cross_entropy(logits[:, : CLASSES + 1], batch.target, reduction="none"), batch)
+            dense = dense + self._mean(
+                F.cross_entropy(logits[:, : CLASSES + 1], batch.target, reduction="none"), batch
+            )
             generic = logits[:, CLASSES + 1] - logits[:, 0]
-            dense = dense + 0.5 * self._mean(F.binary_cross_entropy_with_logits(generic, defect, reduction="none"), batch)
+            dense = dense + 0.5 * self._mean(
+                F.binary_cross_entropy_with_logits(generic, defect, reduction="none"), batch
+            )
             anchors = self._cells(_PROTOTYPE_SCALE * tap @ prototypes.T)
             anchored = anchored + self._mean(F.cross_entropy(anchors, batch.target, reduction="none"), batch)
             states = states + logits[:, : CLASSES + 1].softmax(1)
@@ -226,10 +257,17 @@ class EncoderLoss(nn.Module):
         dice_mean = dice[has].mean() if bool(has.any()) else torch.zeros(())
         image = self._image(batch, scale * (cls[:, None] * bank).sum(-1))
         pairs = scale * cls @ captions.T
-        clip = -0.5 * ((F.log_softmax(pairs, 1) * same).sum(1).mean() + (F.log_softmax(pairs.T, 1) * same).sum(1).mean())
+        clip = -0.5 * (
+            (F.log_softmax(pairs, 1) * same).sum(1).mean() + (F.log_softmax(pairs.T, 1) * same).sum(1).mean()
+        )
         taps_count = len(taps)
         return (
-            0.5 * text + dense / taps_count + 0.5 * dice_mean + anchor * anchored / taps_count + 0.5 * image + 0.2 * clip
+            0.5 * text
+            + dense / taps_count
+            + 0.5 * dice_mean
+            + anchor * anchored / taps_count
+            + 0.5 * image
+            + 0.2 * clip
         )
 
     @staticmethod
@@ -260,17 +298,20 @@ class EncoderLoss(nn.Module):
 def same_caption(batch: Batch) -> Tensor:
     """[B, B]: pairs of images whose captions fit each other (same family, same defects), rows sum to 1."""
     keys = [
-        (int(family), tuple(np.nonzero(row.numpy())[0])) for family, row in zip(batch.family, batch.present, strict=True)
+        (int(family), tuple(np.nonzero(row.numpy())[0]))
+        for family, row in zip(batch.family, batch.present, strict=True)
     ]
     same = torch.tensor([[float(a == b) for b in keys] for a in keys])
     return same / same.sum(1, keepdim=True)
 
 
-def train(pool: Pool, validation: Pool | None, schedule: Schedule, seed: int) -> tuple[CLIP, WordTokenizer, list[dict[str, float]]]:
+def train(
+    pool: Pool, validation: Pool | None, schedule: Schedule, seed: int
+) -> tuple[CLIP, WordTokenizer, list[dict[str, float]]]:
     """Train from scratch; the same pool, schedule, seed and number of threads give the same bytes."""
     torch.manual_seed(seed)
     tokenizer = WordTokenizer(phrases())
-    clip = build_tiny(tokenizer.vocab_size)
+    clip: Any = build_tiny(tokenizer.vocab_size)
     loss = EncoderLoss()
     general_mean, general_std, statistics = pool_statistics(pool, seed)
     patches: StemPatches = clip.visual.conv1
@@ -286,11 +327,19 @@ def train(pool: Pool, validation: Pool | None, schedule: Schedule, seed: int) ->
     named = [(n, p) for m in (clip, loss) for n, p in m.named_parameters() if p.requires_grad]
     decayed = [p for n, p in named if p.dim() >= 2 and "embedding" not in n]
     plain = [p for n, p in named if p.dim() < 2 or "embedding" in n]
-    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": schedule.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
     sampler, writer = Sampler(pool, statistics, seed), Writer(np.random.default_rng([seed, 12]))
     names, total, curve = list(FAMILIES), schedule.crop_steps + schedule.full_steps, []
-    columns = (TextColumn("dapo-tiny {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("dapo-tiny {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     clip.train()
     running = math.nan
     with Progress(*columns) as progress:
@@ -333,7 +382,9 @@ def train(pool: Pool, validation: Pool | None, schedule: Schedule, seed: int) ->
 def main() -> None:
     from trainer.encoder.export import export
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--validation", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -357,7 +408,11 @@ def main() -> None:
         "validation": curve,
     }
     digest = export(clip, tokenizer, provenance, options.out)
-    print(json.dumps({"out": str(options.out), "sha256": digest, "seconds": seconds, **(curve[-1] if curve else {})}))
+    print(
+        json.dumps(
+            {"out": str(options.out), "sha256": digest, "seconds": seconds, **(curve[-1] if curve else {})}
+        )
+    )
 
 
 if __name__ == "__main__":

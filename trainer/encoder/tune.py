@@ -81,7 +81,9 @@ class Draw:
         rows = np.sort(rng.choice(len(pool), self._tuning.batch, replace=False))
         clear = np.where(pool.cover[rows] >= _CLEAR_COVER, pool.types[rows], 0)
         present = [int(c) for c in np.unique(clear) if c]
-        others = [c for c in rng.permutation(np.arange(1, len(DEFECT_NAMES) + 1)).tolist() if c not in present]
+        others = [
+            c for c in rng.permutation(np.arange(1, len(DEFECT_NAMES) + 1)).tolist() if c not in present
+        ]
         chosen = [*present, *others][: max(self._tuning.words, len(present))]
         lookup = np.zeros(len(DEFECT_NAMES) + 1, np.int64)
         lookup[chosen] = np.arange(1, len(chosen) + 1)
@@ -90,7 +92,9 @@ class Draw:
         return features, words, torch.from_numpy(lookup[clear]), self._pick(self._generic)
 
 
-def loss_of(features: ImageFeatures, text: Tensor, generic: Tensor, types: Tensor, temperature: float) -> Tensor:
+def loss_of(
+    features: ImageFeatures, text: Tensor, generic: Tensor, types: Tensor, temperature: float
+) -> Tensor:
     """The objective over the words, the same over the generic word, and the CLS type loss."""
     labels = (types > 0).flatten(1).any(1).long()
     typed = objective(features, text, types, labels, temperature).total
@@ -117,7 +121,12 @@ def tune(encoder: Encoder, pool: Pool, tuning: Tuning, seed: int) -> DapoModel:
     model.clip.visual.conv1 = patches.projection  # the pool holds what the stem says
     optimiser = torch.optim.Adam(model.trainable(), lr=tuning.learning_rate, betas=tuning.betas)
     draw, running = Draw(pool, tuning, seed), math.nan
-    columns = (TextColumn("prompts {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("prompts {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     try:
         with Progress(*columns) as progress:
             task = progress.add_task("", total=tuning.steps)
@@ -128,7 +137,7 @@ def tune(encoder: Encoder, pool: Pool, tuning: Tuning, seed: int) -> DapoModel:
                 text = model.text_matrix([*words, generic_word])
                 value = loss_of(model.image_features(features), text[:-1], text[-1], types, model.temperature)
                 optimiser.zero_grad()
-                value.backward()
+                torch.autograd.backward(value)
                 nn.utils.clip_grad_norm_(model.trainable(), 5.0)
                 optimiser.step()
                 now = float(value.detach())
@@ -150,7 +159,9 @@ def default_pack(model: DapoModel, provenance: dict[str, Any]) -> Pack:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="dapo-tiny.safetensors; default: the bundled one")
     parser.add_argument("--out", type=Path, required=True)
@@ -172,7 +183,15 @@ def main() -> None:
     }
     pack = default_pack(model, provenance)
     digest = write_pack(pack, options.out)
-    print(json.dumps({"out": str(options.out), "configuration_hash": digest, "seconds": round(time.monotonic() - started, 1)}))
+    print(
+        json.dumps(
+            {
+                "out": str(options.out),
+                "configuration_hash": digest,
+                "seconds": round(time.monotonic() - started, 1),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

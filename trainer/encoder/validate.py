@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from dapo.tiny_tokenizer import WordTokenizer
 from trainer.encoder.features import CELLS, GRID, Pool
-from trainer.encoder.sentences import class_words
 from trainer.encoder.generator import FAMILIES, VALIDATION_FAMILIES
+from trainer.encoder.sentences import class_words
 
 _PHOTOS = ("a photo of a {}", "a cropped photo of the {}", "{}")
 _GENERIC = ("defect", "damage", "anomaly")
@@ -45,12 +45,14 @@ def validate(clip: CLIP, tokenizer: WordTokenizer, pool: Pool, count: int = 800)
         mean, std = features.mean((2, 3)), features.std((2, 3))
         cls, taps = image_taps(clip, features, mean, std, (0, 0))
         pair = torch.stack([normal, generic])
-        cells = sum(F.softmax(scale * tap @ pair.T, -1)[..., 1] for tap in taps) / len(taps)
+        cells = torch.stack([F.softmax(scale * tap @ pair.T, -1)[..., 1] for tap in taps]).mean(0)
         maps.append(cells)
         images.append(F.softmax(scale * cls @ pair.T, -1)[:, 1])
         words = F.softmax(scale * torch.stack(taps).mean(0) @ typed.T, -1)
         top = cells.topk(_TOP_CELLS, 1)
-        weighted = (words.gather(1, top.indices[..., None].expand(-1, -1, words.shape[-1])) * top.values[..., None]).sum(1)
+        weighted = (
+            words.gather(1, top.indices[..., None].expand(-1, -1, words.shape[-1])) * top.values[..., None]
+        ).sum(1)
         type_cells.append(weighted / weighted.sum(1, keepdim=True))
         type_cls.append(F.softmax(scale * cls @ typed.T, -1))
     map_, image = torch.cat(maps).numpy(), torch.cat(images).numpy()
@@ -62,13 +64,22 @@ def _figures(
     pool: Pool, count: int, maps: NDArray[np.float32], cls: NDArray[np.float32], types: NDArray[np.int64]
 ) -> dict[str, float]:
     cover, defects = pool.cover[:count], pool.types[:count]
-    defective = (cover > 0).reshape(count, -1).any(1)
-    cell = (cover > 30).reshape(count, GRID, CELLS // GRID, GRID, CELLS // GRID).any((2, 4)).reshape(count, -1)
+    defective = np.asarray((cover > 0).reshape(count, -1).any(1))
+    cell = (
+        (cover > 30).reshape(count, GRID, CELLS // GRID, GRID, CELLS // GRID).any((2, 4)).reshape(count, -1)
+    )
     top = np.sort(maps, 1)[:, -_TOP_CELLS:].mean(1)
     names = list(FAMILIES)
-    new = np.isin(pool.family[:count], [names.index(family) for family in VALIDATION_FAMILIES])
-    truth = np.array([np.bincount(d[c > 30], minlength=1).argmax() if (c > 30).any() else 0 for d, c in zip(defects, cover, strict=True)])
-    clear = truth > 0
+    new: NDArray[np.bool_] = np.isin(
+        pool.family[:count], [names.index(family) for family in VALIDATION_FAMILIES]
+    )
+    truth = np.array(
+        [
+            np.bincount(d[c > 30], minlength=1).argmax() if (c > 30).any() else 0
+            for d, c in zip(defects, cover, strict=True)
+        ]
+    )
+    clear: NDArray[np.bool_] = np.asarray(truth > 0)
     figures = {
         "image_map": roc_auc_score(defective, top),
         "image_cls": roc_auc_score(defective, cls),

@@ -71,7 +71,9 @@ def aupro_by_passes(maps: Sequence[NDArray[np.floating]], masks: Sequence[NDArra
     for threshold in thresholds:
         binary = stack > threshold
         shares = [
-            binary[i][where == region].mean() for i, (count, where) in enumerate(labels) for region in range(1, count)
+            binary[i][where == region].mean()
+            for i, (count, where) in enumerate(labels)
+            for region in range(1, count)
         ]
         fpr.append((binary & ~truth).sum() / (~truth).sum())
         overlap.append(float(np.mean(shares)))

@@ -26,12 +26,16 @@ def register(app: typer.Typer) -> None:
     def evaluate(
         root: Path,
         protocol: str = typer.Option("default", "--protocol", help="paper or default scoring."),
-        products: str = typer.Option("", "--products", help="Some products, separated by commas; default: all."),
+        products: str = typer.Option(
+            "", "--products", help="Some products, separated by commas; default: all."
+        ),
         types: Path | None = typer.Option(None, "--types", help="TOML file: folder name -> defect word."),
         pack: Path | None = typer.Option(None, "--pack", help="Prompt pack; default: the bundled one."),
         weights: Path | None = typer.Option(None, "--weights", help="Local file of the encoder's weights."),
         out: Path = typer.Option(Path("evaluation"), "--out", help="Folder for the tables."),
-        resume: bool = typer.Option(False, "--resume", help="Keep products that were done with this pack and data."),
+        resume: bool = typer.Option(
+            False, "--resume", help="Keep products that were done with this pack and data."
+        ),
         threads: int | None = typer.Option(None, "--threads", help="CPU threads."),
     ) -> None:
         """Evaluate a pack: image, pixel and type metrics per product, and their unweighted mean."""
@@ -46,7 +50,13 @@ def register(app: typer.Typer) -> None:
 
 
 def _evaluate(
-    data: list[ProductData], path: Path, protocol: str, weights: Path | None, out: Path, resume: bool, threads: int | None
+    data: list[ProductData],
+    path: Path,
+    protocol: str,
+    weights: Path | None,
+    out: Path,
+    resume: bool,
+    threads: int | None,
 ) -> dict[str, Any]:
     from dapo.packing import load_pack_encoder
     from dapo.predictor import Predictor
@@ -79,7 +89,12 @@ def _evaluate(
                 console.print(f"{product.name}: {warning}")
     mean = mean_figures(list(done.values()))
     table = markdown(done, mean)
-    result = {"protocol": protocol, "configuration_hash": base.configuration_hash, "products": done, "mean": mean}
+    result = {
+        "protocol": protocol,
+        "configuration_hash": base.configuration_hash,
+        "products": done,
+        "mean": mean,
+    }
     _write(out / f"{protocol}.md", table)
     _write(out / f"{protocol}.json", json.dumps(result, indent=1))
     print(table)
@@ -97,7 +112,9 @@ def _warnings(product: ProductData, row: dict[str, Any]) -> list[str]:
 
 def _key(configuration: str, protocol: str, product: ProductData) -> str:
     """Names what a result was computed from: pack, protocol, words, and every file by path, size and time."""
-    digest = hashlib.sha256(f"{configuration} {protocol} {product.words} {sorted(product.labels.items())}".encode())
+    digest = hashlib.sha256(
+        f"{configuration} {protocol} {product.words} {sorted(product.labels.items())}".encode()
+    )
     for item in product.items:
         for path in (item.path, item.mask, item.types):
             if path is not None:

@@ -122,10 +122,14 @@ def find_products(root: Path, wanted: Sequence[str] = ()) -> list[str]:
         SourceError: no such tree, or a wanted product is not in it.
     """
     if not root.is_dir():
-        raise SourceError(f"{root}: no such folder. Expected a tree in MVTec-AD layout: PRODUCT/test/TYPE/*.png.")
+        raise SourceError(
+            f"{root}: no such folder. Expected a tree in MVTec-AD layout: PRODUCT/test/TYPE/*.png."
+        )
     found = sorted(path.parent.name for path in root.glob("*/test") if path.is_dir())
     if not found:
-        raise SourceError(f"{root}: no product in it. Expected PRODUCT/test/good/*.png and PRODUCT/test/TYPE/*.png.")
+        raise SourceError(
+            f"{root}: no product in it. Expected PRODUCT/test/good/*.png and PRODUCT/test/TYPE/*.png."
+        )
     for name in wanted:
         if name not in found:
             near = nearest(name, found)
@@ -145,7 +149,10 @@ def read_product(root: Path, name: str, words: Words) -> ProductData:
     labels: dict[int, str] = {}
     if names_file.exists():
         try:
-            labels = {int(value): word.replace("_", " ") for word, value in _types(json.loads(names_file.read_text()))}
+            labels = {
+                int(value): word.replace("_", " ")
+                for word, value in _types(json.loads(names_file.read_text()))
+            }
         except (ValueError, TypeError, AttributeError) as error:
             raise SourceError(f"{names_file}: expected an object of type name -> value. {error}") from error
     items: list[Item] = []
@@ -157,7 +164,9 @@ def read_product(root: Path, name: str, words: Words) -> ProductData:
     _masks_complete(base, items)
     own = dict.fromkeys(item.word for item in items if item.word not in (GOOD, None))
     several = sorted(labels.values()) if any(item.types for item in items) else []
-    return ProductData(name, tuple(items), tuple(word for word in dict.fromkeys([*own, *several]) if word), labels)
+    return ProductData(
+        name, tuple(items), tuple(word for word in dict.fromkeys([*own, *several]) if word), labels
+    )
 
 
 def _types(document: dict[str, object]) -> list[tuple[str, int]]:
@@ -174,7 +183,9 @@ def _item(base: Path, product: str, folder: str, path: Path, words: Words, label
     if folder == GOOD:
         return Item(path, GOOD)
     truth = base / "ground_truth" / folder
-    mask = next((p for p in (truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png") if p.exists()), None)
+    mask = next(
+        (p for p in (truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png") if p.exists()), None
+    )
     label_folder = base / "ground_truth_types" / folder
     types = next(iter(sorted(label_folder.glob(f"{path.stem}*.png"))), None) if labelled else None
     return Item(path, None if types else words.word(product, folder), mask, types)
@@ -187,7 +198,9 @@ def _masks_complete(base: Path, items: Sequence[Item]) -> None:
     if missing and len(missing) < len(defective):
         item = missing[0]
         expected = base / "ground_truth" / item.path.parent.name / f"{item.path.stem}_mask.png"
-        raise SourceError(f"{item.path}: has no mask, though others of {base.name} have. Expected {expected}.")
+        raise SourceError(
+            f"{item.path}: has no mask, though others of {base.name} have. Expected {expected}."
+        )
 
 
 def type_labels(item: Item, product: ProductData, size: int) -> NDArray[np.int64] | None:

@@ -42,11 +42,13 @@ class Counts:
         return self.positive[used][::-1].astype(float), self.negative[used][::-1].astype(float)
 
 
-def _from_scores(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _from_scores(
+    scores: NDArray[np.floating], truth: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Counts per distinct score, highest first, in full precision."""
     _, where = np.unique(-np.asarray(scores, np.float64), return_inverse=True)
     flags = np.asarray(truth, bool)
-    return np.bincount(where, flags), np.bincount(where, ~flags)
+    return np.bincount(where, flags).astype(float), np.bincount(where, ~flags).astype(float)
 
 
 Tally = tuple[NDArray[np.float64], NDArray[np.float64]]

@@ -39,7 +39,9 @@ class MultiType:
     def figures(self, among: Sequence[str] | None = None) -> dict[str, float | None]:
         """Macro AUROC, AP and F1 over the states that occur in the truth (or those of them in `among`)."""
         chosen = [
-            i for i, name in enumerate(self.states) if self._confusion[i].sum() and (among is None or name in among)
+            i
+            for i, name in enumerate(self.states)
+            if self._confusion[i].sum() and (among is None or name in among)
         ]
         tallies = [tally(self._counts[i]) for i in chosen]
         true = np.diag(self._confusion).astype(float)

@@ -58,7 +58,9 @@ def pack_for(pack: Pack, encoder: Encoder, products: Sequence[ProductData], prot
             types.append(TypeWord(slug, word, encoder.knows is None or encoder.knows(word)))
     width = pack.encoder.joint_width
     table = np.stack(vectors).astype(np.float32) if vectors else np.zeros((0, width), np.float32)
-    named = {product.name: Product(types=tuple(slugify(word) for word in product.words)) for product in products}
+    named = {
+        product.name: Product(types=tuple(slugify(word) for word in product.words)) for product in products
+    }
     return replace(
         pack,
         types=tuple(types),
@@ -100,12 +102,16 @@ def _states(
         maps = head.state_maps(features.taps, text, pack.temperature, size) / len(features.taps)
         return np.asarray(maps.numpy(), np.float16)
     share = (torch.stack(features.taps).mean(0) @ own.T / pack.temperature).softmax(-1)
-    anomaly = torch.from_numpy(np.stack([p.map for p in predictions]).astype(np.float32)).flatten(1)[..., None]
+    anomaly = torch.from_numpy(np.stack([p.map for p in predictions]).astype(np.float32)).flatten(1)[
+        ..., None
+    ]
     states = torch.cat([1 - anomaly, anomaly * share], -1)
     return np.asarray(head.upsample(states, size).numpy(), np.float16)
 
 
-def figures(product: ProductData, outcomes: Sequence[Outcome], size: int, trained_words: Sequence[str]) -> dict[str, Any]:
+def figures(
+    product: ProductData, outcomes: Sequence[Outcome], size: int, trained_words: Sequence[str]
+) -> dict[str, Any]:
     """Every metric of method section 5 for one product; None where the data has no say.
 
     Args:
@@ -152,7 +158,12 @@ def _multi_type(
             task.add(outcome.states, truth)
     seen = [word for word in product.words if word in trained_words]
     novel = [word for word in product.words if word not in trained_words]
-    return {"all": task.figures(), "seen": task.figures(seen), "novel": task.figures(novel), "novel_words": novel}
+    return {
+        "all": task.figures(),
+        "seen": task.figures(seen),
+        "novel": task.figures(novel),
+        "novel_words": novel,
+    }
 
 
 def type_accuracy(product: ProductData, outcomes: Sequence[Outcome]) -> dict[str, float | int] | None:
@@ -178,15 +189,22 @@ def type_accuracy(product: ProductData, outcomes: Sequence[Outcome]) -> dict[str
 def mean_figures(products: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Unweighted mean over products, each metric over the products that have it."""
     paths = [("image", m) for m in ("auroc", "ap", "f1_max")]
-    paths += [("pixel", m) for m in ("auroc", "aupro", "ap", "f1_max")] + [("types", "accuracy"), ("types", "chance")]
+    paths += [("pixel", m) for m in ("auroc", "aupro", "ap", "f1_max")] + [
+        ("types", "accuracy"),
+        ("types", "chance"),
+    ]
     result: dict[str, Any] = {"products": len(products)}
     for part, metric in paths:
         values = [p[part][metric] for p in products if p[part] and p[part].get(metric) is not None]
         result.setdefault(part, {})[metric] = float(np.mean(values)) if values else None
-    multi = {}
+    multi: dict[str, dict[str, float | None]] = {}
     for kind in ("all", "seen", "novel"):
         for metric in ("auroc", "ap", "f1"):
-            values = [p["multi_type"][kind][metric] for p in products if p["multi_type"] and p["multi_type"][kind][metric] is not None]
+            values = [
+                p["multi_type"][kind][metric]
+                for p in products
+                if p["multi_type"] and p["multi_type"][kind][metric] is not None
+            ]
             multi.setdefault(kind, {})[metric] = float(np.mean(values)) if values else None
     result["multi_type"] = multi
     return result

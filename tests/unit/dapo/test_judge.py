@@ -70,7 +70,10 @@ def test_small_regions_are_dropped_and_the_worst_are_kept():
     few = judge(many, Product(**{**vars(CALIBRATED), "max_regions": 3}), 256, 256).defects
     assert len(few) == 3
     assert [round(d.score, 2) for d in few] == [1.0, 0.98, 0.96]
-    assert judge(many, Product(**{**vars(CALIBRATED), "min_area_px": 5000}), 256, 256).defects[0].bbox == few[0].bbox
+    assert (
+        judge(many, Product(**{**vars(CALIBRATED), "min_area_px": 5000}), 256, 256).defects[0].bbox
+        == few[0].bbox
+    )
     uncalibrated = Product(types=("scratch", "hole"), min_area_px=5000)
     assert judge(many, uncalibrated, 256, 256).defects == ()
 
@@ -105,7 +108,9 @@ def test_types_need_to_stand_out():
 def test_upsample_is_bilinear_with_aligned_corners():
     cells = np.random.default_rng(0).random((7, 9)).astype(np.float32)
     ours = upsample(cells, 60, 50)
-    theirs = torch.nn.functional.interpolate(torch.from_numpy(cells)[None, None], (50, 60), mode="bilinear", align_corners=True)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(cells)[None, None], (50, 60), mode="bilinear", align_corners=True
+    )
     assert np.abs(ours - theirs[0, 0].numpy()).max() < 1e-5
 
 
@@ -146,13 +151,17 @@ def contrast_head(image):
     """A head that sees what survives the resize: brightness against the image's median."""
     grey = image.astype(np.float32).mean(-1)
     cells = np.abs(grey - np.median(grey)).reshape(16, 16, 16, 16).max((1, 3)) / 255
-    return Prediction(float(cells.max()), cells.astype(np.float16), np.zeros((16, 16), np.uint16), np.ones(1, np.float32))
+    return Prediction(
+        float(cells.max()), cells.astype(np.float16), np.zeros((16, 16), np.uint16), np.ones(1, np.float32)
+    )
 
 
 def test_a_scratch_of_ten_pixels_in_twelve_megapixels_is_found_with_tiles_and_lost_without():
     frame = np.full((3000, 4000, 3), 90, np.uint8)
     frame[1500:1501, 2000:2010] = 250  # 10 px long, 1 px wide
-    product = Product(types=("scratch",), threshold_ok=0.03, threshold_notok=0.03, mask_threshold=0.02, min_area_px=1)
+    product = Product(
+        types=("scratch",), threshold_ok=0.03, threshold_notok=0.03, mask_threshold=0.02, min_area_px=1
+    )
     found = {}
     for tiles in (None, Tiles(12, 16, 0.1)):
         parts = windows(4000, 3000, tiles)

@@ -123,7 +123,7 @@ def test_a_file_far_too_large_is_not_read(tmp_path, monkeypatch):
 
 def test_unknown_keys_name_the_nearest():
     whole = pack_bytes(make())
-    with pytest.raises(PackError, match="unknown key 'temperatura'. Did you mean 'temperature'"):
+    with pytest.raises(PackError, match=r"unknown key 'temperatura'. Did you mean 'temperature'"):
         unpack(whole.replace(b"temperature", b"temperatura"))
 
 
@@ -190,8 +190,10 @@ def test_add_type_keeps_calibration_under_default_scoring_and_drops_it_under_pap
 def test_add_type_refuses_a_word_it_has_and_a_product_it_has_not():
     with pytest.raises(VocabularyError, match="already has 'scratch'"):
         add_type(make(), "Scratch", unit_rows(1)[0])
-    with pytest.raises(PackError, match="product 'bottel' is not in the pack. Did you mean 'bottle'"):
-        add_type(make(products={"*": Product(), "bottle": Product()}), "bent", unit_rows(1)[0], products=["bottel"])
+    with pytest.raises(PackError, match=r"product 'bottel' is not in the pack. Did you mean 'bottle'"):
+        add_type(
+            make(products={"*": Product(), "bottle": Product()}), "bent", unit_rows(1)[0], products=["bottel"]
+        )
 
 
 def test_set_threshold_changes_thresholds_alone():

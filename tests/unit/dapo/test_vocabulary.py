@@ -78,5 +78,7 @@ def test_a_worker_needs_no_torch():
         "schemas.codec, pipeline.inspect, pipeline.run, pipeline.record, pipeline.cli, pipeline.cli.run, pipeline.cli.pack"
     )
     program = f"import sys\nsys.modules['torch'] = None\nsys.modules['open_clip'] = None\nimport {modules}\nprint('ok')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.stdout.strip() == "ok", done.stderr

@@ -42,7 +42,10 @@ def _source(captures: list[_Capture], **options: float) -> CameraSource:
     waiting: Iterator[_Capture] = iter(captures)
     hang = threading.Event()
     return CameraSource(
-        "rtsp://user:secret@10.0.0.5/live", capture=lambda _: next(waiting, _Capture(0, hangs=hang)), pause_s=0.01, **options
+        "rtsp://user:secret@10.0.0.5/live",
+        capture=lambda _: next(waiting, _Capture(0, hangs=hang)),
+        pause_s=0.01,
+        **options,
     )
 
 

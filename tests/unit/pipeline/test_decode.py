@@ -34,7 +34,12 @@ def _png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG"])
@@ -62,7 +67,9 @@ def test_a_palette_with_a_transparency_table_decodes() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm"])
-@pytest.mark.parametrize("top", [65535, 4095])  # 12 bits in 16: stays dark, or a frame's scale would depend on its content
+@pytest.mark.parametrize(
+    "top", [65535, 4095]
+)  # 12 bits in 16: stays dark, or a frame's scale would depend on its content
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sixteen_bits_are_divided_by_257(suffix: str, top: int, channels: int) -> None:
     deep: NDArray[np.uint16] = RANDOM.integers(0, top + 1, (40, 50, channels)).astype(np.uint16)
@@ -83,7 +90,9 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
     tag = Image.Exif()
     tag[0x0112] = orientation
     data = _save(Image.fromarray(surface(4, defect=True)), exif=tag)
-    assert np.array_equal(decode(data).pixels, np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
+    assert np.array_equal(
+        decode(data).pixels, np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    )
 
 
 def test_exif_rotation_is_applied_to_sixteen_bits() -> None:
@@ -115,7 +124,10 @@ def test_the_first_frame_of_an_animation_is_taken(form: str) -> None:
         (_png_header(30000, 30000), "too-many-pixels"),
         (encoded(surface(width=1, height=1)), "too-small"),
         (_save(Image.fromarray(RANDOM.random((20, 20)).astype(np.float32)), "TIFF"), "unsupported-pixels"),
-        (_save(Image.fromarray(RANDOM.integers(0, 2**31, (20, 20)).astype(np.int32)), "TIFF"), "unsupported-pixels"),
+        (
+            _save(Image.fromarray(RANDOM.integers(0, 2**31, (20, 20)).astype(np.int32)), "TIFF"),
+            "unsupported-pixels",
+        ),
     ],
 )
 def test_bad_input_says_what_is_wrong(data: bytes, code: str) -> None:
@@ -151,7 +163,9 @@ def test_damaged_exif_does_not_lose_the_frame() -> None:
     assert decode(data).width == 96
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow warns of what it finds in garbage before it gives up
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning:PIL"
+)  # Pillow warns of what it finds in garbage before it gives up
 @settings(max_examples=150, deadline=None)
 @given(
     form=st.sampled_from(["PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM"]),

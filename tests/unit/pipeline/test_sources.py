@@ -35,7 +35,9 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def _open(skipped: Skipped, *given: str, list_file: str | None = None, stdin: list[bytes] | None = None) -> Opened:
+def _open(
+    skipped: Skipped, *given: str, list_file: str | None = None, stdin: list[bytes] | None = None
+) -> Opened:
     def skip(path: str, _suffix: str, reason: str) -> None:
         skipped.append((Path(path).name, reason))
 
@@ -97,7 +99,9 @@ def test_a_glob_without_a_match_says_so(tree: Path, skipped: Skipped) -> None:
         _open(skipped, str(tree / "*.bmp"))
 
 
-def test_a_shells_glob_gives_several_files(tree: Path, skipped: Skipped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shells_glob_gives_several_files(
+    tree: Path, skipped: Skipped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tree)
     assert _ids(_open(skipped, "a.png", "b/1.png")) == ["a.png", "b/1.png"]
     with pytest.raises(SourceError, match="must all be files"):
@@ -108,7 +112,9 @@ def test_a_shells_glob_gives_several_files(tree: Path, skipped: Skipped, monkeyp
 
 def test_each_line_of_a_list_is_a_frame(tree: Path, skipped: Skipped, tmp_path: Path) -> None:
     lines = tmp_path / "list.txt"
-    lines.write_bytes(b"\xef\xbb\xbfb/1.png\r\n\r\nnotes.txt\ngone.png\nb/1.png\n" + str(tree / "a.png").encode())
+    lines.write_bytes(
+        b"\xef\xbb\xbfb/1.png\r\n\r\nnotes.txt\ngone.png\nb/1.png\n" + str(tree / "a.png").encode()
+    )
     opened = _open(skipped, str(tree), list_file=str(lines))
     assert opened.source.total == 5
     assert _ids(opened) == ["b/1.png", "notes.txt", "gone.png", "b/1.png#2", "a.png"]
@@ -175,7 +181,9 @@ def test_pipes_and_folders_with_image_names(tmp_path: Path, skipped: Skipped) ->
     opened = _open(skipped, str(tmp_path))
     assert _ids(opened) == ["folder.png/inside.png", "pipe.png"]
     assert _errors(opened) == [("pipe.png", "not-a-file")]
-    assert _errors(_open(skipped, str(tmp_path), list_file="-", stdin=[b"folder.png\n"])) == [("folder.png", "not-a-file")]
+    assert _errors(_open(skipped, str(tmp_path), list_file="-", stdin=[b"folder.png\n"])) == [
+        ("folder.png", "not-a-file")
+    ]
 
 
 def test_results_of_an_earlier_run_are_left_alone(tree: Path, skipped: Skipped) -> None:
@@ -241,7 +249,10 @@ def test_a_file_that_vanishes_between_walk_and_read(tree: Path, skipped: Skipped
 
 @pytest.mark.parametrize(
     ("problem", "code"),
-    [(PermissionError(13, "Permission denied"), "no-permission"), (OSError(5, "Input/output error"), "unreadable")],
+    [
+        (PermissionError(13, "Permission denied"), "no-permission"),
+        (OSError(5, "Input/output error"), "unreadable"),
+    ],
 )
 def test_what_the_system_refuses_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: OSError, code: str

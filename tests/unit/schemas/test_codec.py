@@ -19,7 +19,9 @@ from schemas.results import ResultRow
 text = st.text(max_size=20)
 whole = st.integers(-(2**31), 2**31 - 1)
 real = st.floats(allow_nan=False, width=32)
-when = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2200, 1, 1)).map(lambda d: d.replace(tzinfo=UTC))
+when = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2200, 1, 1)).map(
+    lambda d: d.replace(tzinfo=UTC)
+)
 defect = st.fixed_dictionaries(
     {
         "type": text,
@@ -91,7 +93,9 @@ def test_an_old_reader_reads_a_new_file():
         at = table.schema.get_field_index("defects")
         kind = table.schema.field("defects").type.value_type
         extended = pa.struct([*kind, pa.field("severity", pa.utf8())])
-        values = [[{**d, "severity": "high"} for d in row or ()] for row in table.column("defects").to_pylist()]
+        values = [
+            [{**d, "severity": "high"} for d in row or ()] for row in table.column("defects").to_pylist()
+        ]
         table = table.set_column(at, "defects", pa.array(values, pa.list_(extended)))
         return table.append_column("shift", pa.array(["early"] * len(table)))
 
@@ -108,7 +112,10 @@ def test_an_old_struct_reads_with_none_for_its_missing_field():
     def older(table):
         at = table.schema.get_field_index("defects")
         kind = [f for f in table.schema.field("defects").type.value_type if f.name != "area_mm2"]
-        values = [[{f.name: d[f.name] for f in kind} for d in row or ()] for row in table.column("defects").to_pylist()]
+        values = [
+            [{f.name: d[f.name] for f in kind} for d in row or ()]
+            for row in table.column("defects").to_pylist()
+        ]
         return table.set_column(at, "defects", pa.array(values, pa.list_(pa.struct(kind))))
 
     found = decode_results(_rewritten(older))

@@ -15,7 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.encoder.generator import DEFECT_NAMES, FAMILIES, TRAIN_FAMILIES, augment, defects_for, draw_sample
+from trainer.encoder.generator import (
+    DEFECT_NAMES,
+    FAMILIES,
+    TRAIN_FAMILIES,
+    augment,
+    defects_for,
+    draw_sample,
+)
 
 _THUMB, _COLUMNS = 128, 8
 
@@ -24,7 +31,7 @@ def _thumb(image: NDArray[np.uint8], labels: NDArray[np.uint8], title: str) -> N
     outline = cv2.morphologyEx((labels > 0).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     marked = image.copy()
     marked[outline > 0] = (255, 0, 0)
-    small: NDArray[np.uint8] = cv2.resize(marked, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(marked, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA), np.uint8)
     cv2.putText(small, title, (2, 10), 0, 0.35, (255, 255, 0), 1, cv2.LINE_AA)
     return small
 
@@ -49,7 +56,9 @@ def sheet(seed: int) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--bench", action="store_true")
     parser.add_argument("--seed", type=int, default=1)

@@ -6,13 +6,27 @@ mirror images of each other.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.encoder.generator.canvas import SIZE, Field, Rng, blend, blob, blur, colour, grain, grey, polygon, shade, shard
+from trainer.encoder.generator.canvas import (
+    SIZE,
+    Field,
+    Rng,
+    blend,
+    blob,
+    blur,
+    colour,
+    grain,
+    grey,
+    polygon,
+    shade,
+    shard,
+)
 
 Mask = NDArray[np.bool_]
 TRACK_DEFECTS = ("mouse-bite", "open-circuit", "short-circuit", "spur", "spurious-copper", "hole")
@@ -38,20 +52,25 @@ def draw_tracks(rng: Rng) -> Tracks:
         at = first + lane * pitch
         if rng.random() < 0.2:
             continue
-        start, end = (-5, SIZE + 5) if rng.random() < 0.6 else sorted(int(v) for v in rng.integers(0, SIZE, 2))
+        start, end = (
+            (-5, SIZE + 5) if rng.random() < 0.6 else sorted(int(v) for v in rng.integers(0, SIZE, 2))
+        )
         if end - start < 30:
             continue
         points = [(start, at)]
         if rng.random() < 0.5:  # a jog to the neighbouring lane
-            x, step = int(rng.integers(start + 5, end - 5)), int(rng.choice([-pitch, pitch])) // (1 if rng.random() < 0.6 else 2)
+            x, step = (
+                int(rng.integers(start + 5, end - 5)),
+                int(rng.choice([-pitch, pitch])) // (1 if rng.random() < 0.6 else 2),
+            )
             points += [(x, at), (x + abs(step), at + step), (end, at + step)]
         else:
             points.append((end, at))
         if not upright:
             points = [(y, x) for x, y in points]
-        cv2.polylines(mask, [np.int32(points)], False, 255, width, cv2.LINE_8)
+        cv2.polylines(mask, [np.asarray(points, np.int32)], False, 255, width, cv2.LINE_8)
         floats = [np.array(p, float) for p in points]
-        segments += list(zip(floats[:-1], floats[1:], strict=True))
+        segments += list(itertools.pairwise(floats))
         for pad in (points[0], points[-1]):
             if rng.random() < 0.6:
                 cv2.circle(mask, pad, int(width * rng.uniform(0.8, 1.5)), 255, -1)
@@ -102,13 +121,19 @@ def damage_tracks(rng: Rng, tracks: Tracks, copper: Mask, defect: str) -> Mask |
         ys, xs = np.nonzero(cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3) > radius * 0.9 + 2)
         if len(ys):
             at = rng.integers(len(ys))
-            shape = blob(rng, xs[at], ys[at], radius, 0.4) < 1 if rng.random() < 0.7 else shard(rng, xs[at], ys[at], radius) > 0.5
+            shape = (
+                blob(rng, xs[at], ys[at], radius, 0.4) < 1
+                if rng.random() < 0.7
+                else shard(rng, xs[at], ys[at], radius) > 0.5
+            )
             changed = shape & ~copper
             copper |= changed
     return changed if changed is not None and changed.sum() > 8 else None
 
 
-def _edge_defect(rng: Rng, tracks: Tracks, copper: Mask, defect: str, solid: NDArray[np.uint8]) -> Mask | None:
+def _edge_defect(
+    rng: Rng, tracks: Tracks, copper: Mask, defect: str, solid: NDArray[np.uint8]
+) -> Mask | None:
     inner = cv2.erode(solid, np.ones((3, 3), np.uint8))
     inner[:_MARGIN], inner[-_MARGIN:], inner[:, :_MARGIN], inner[:, -_MARGIN:] = 1, 1, 1, 1
     ys, xs = np.nonzero((solid > 0) & (inner == 0))
@@ -127,7 +152,9 @@ def _edge_defect(rng: Rng, tracks: Tracks, copper: Mask, defect: str, solid: NDA
         side, tip = np.array([-outward[1], outward[0]]) * half, base + outward * length
         taper = rng.uniform(0.1, 0.8)
         root = base - outward * 2
-        spur: Mask = (polygon(np.stack([root - side, root + side, tip + side * taper, tip - side * taper])) > 0.5) & ~copper
+        spur: Mask = (
+            polygon(np.stack([root - side, root + side, tip + side * taper, tip - side * taper])) > 0.5
+        ) & ~copper
         copper |= spur
         return spur
     for reach in range(5, 60):  # a short: walk outward until the next track
@@ -156,7 +183,7 @@ def _cut_segment(rng: Rng, tracks: Tracks, copper: Mask) -> Mask | None:
         start, end = tracks.segments[int(rng.integers(len(tracks.segments)))]
         along = rng.uniform(0.1, 0.9)
         point = start * (1 - along) + end * along
-        if not (_MARGIN < point.min() and point.max() < SIZE - _MARGIN):
+        if not (point.min() > _MARGIN and point.max() < SIZE - _MARGIN):
             continue
         direction = (end - start) / np.linalg.norm(end - start)
         side = np.array([-direction[1], direction[0]]) * (tracks.width / 2 + 2)
@@ -172,4 +199,3 @@ def _cut_segment(rng: Rng, tracks: Tracks, copper: Mask) -> Mask | None:
         copper &= ~cut
         return cut
     return None
-

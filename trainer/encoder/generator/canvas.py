@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 SIZE = 224
 _ROTATED = 320  # a square that still covers the canvas after any rotation
-Field = NDArray[np.float32]
+Field = NDArray[Any]  # float32 by convention; OpenCV and numpy give wider types back
 Rng = np.random.Generator
+Number = float | np.floating[Any] | np.integer[Any]
 
 YS, XS = (grid.astype(np.float32) for grid in np.mgrid[0:SIZE, 0:SIZE])
 _SHIFT = 3  # OpenCV draws at an eighth of a pixel
@@ -23,37 +25,41 @@ def span(rng: Rng, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def noise(rng: Rng, rows: float, columns: float) -> Field:
+def noise(rng: Rng, rows: Number, columns: Number) -> Field:
     """Smooth noise with about rows x columns bumps, in -0.5..0.5."""
     coarse = rng.random((max(2, int(rows)), max(2, int(columns))), dtype=np.float32) - np.float32(0.5)
     out: Field = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
     return out
 
 
-def fractal(rng: Rng, base: float = 4, octaves: int = 4, persistence: float = 0.5) -> Field:
+def fractal(rng: Rng, base: Number = 4, octaves: int = 4, persistence: float = 0.5) -> Field:
     """Fractal noise, mean 0, spread 1."""
     total, weight = np.zeros((SIZE, SIZE), np.float32), 1.0
     for octave in range(octaves):
         total += np.float32(weight) * noise(rng, base * 2**octave, base * 2**octave)
         weight *= persistence
     total -= total.mean()
-    return total / (total.std() + np.float32(1e-6))
+    out: Field = total / (total.std() + np.float32(1e-6))
+    return out
 
 
 def grain(rng: Rng, sigma: float = 0.0) -> Field:
     """White noise, blurred by `sigma`, spread 1."""
     out: Field = rng.standard_normal((SIZE, SIZE), dtype=np.float32)
     if sigma > 0:
-        out = cv2.GaussianBlur(out, (0, 0), sigma)
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), sigma), np.float32)
         out /= out.std() + np.float32(1e-6)
     return out
 
 
 def streaks(rng: Rng, length: int, width: int, angle: float) -> Field:
     """Noise drawn out along `angle` (degrees): brushing, rolling, grinding. Spread 1."""
-    field = cv2.blur(rng.standard_normal((_ROTATED, _ROTATED), dtype=np.float32), (max(1, length), max(1, width)))
-    field = rotate(field, angle)
-    return field / (field.std() + np.float32(1e-6))
+    field = cv2.blur(
+        rng.standard_normal((_ROTATED, _ROTATED), dtype=np.float32), (max(1, length), max(1, width))
+    )
+    turned = rotate(field, angle)
+    out: Field = turned / (turned.std() + np.float32(1e-6))
+    return out
 
 
 def rotate(field: Field, angle: float) -> Field:
@@ -61,7 +67,9 @@ def rotate(field: Field, angle: float) -> Field:
     side = field.shape[0]
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1.0)
     matrix[:, 2] += SIZE / 2 - side / 2
-    out: Field = cv2.warpAffine(field, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    out: Field = cv2.warpAffine(
+        field, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
     return out
 
 
@@ -88,8 +96,12 @@ def local_axes(x: float, y: float, angle: float) -> tuple[Field, Field]:
     return dx * c + dy * s, -dx * s + dy * c
 
 
-def colour(rng: Rng, saturation: tuple[float, float] = (0, 0.6), value: tuple[float, float] = (0.25, 0.9)) -> Field:
-    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value)), np.float32)
+def colour(
+    rng: Rng, saturation: tuple[float, float] = (0, 0.6), value: tuple[float, float] = (0.25, 0.9)
+) -> Field:
+    return np.array(
+        colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value)), np.float32
+    )
 
 
 def hsv(hue: float, saturation: float, value: float) -> Field:
@@ -119,14 +131,16 @@ def gain(image: Field, factor: Field) -> Field:
     return out
 
 
-def smoothstep(field: Field, start: float, end: float) -> Field:
+def smoothstep(field: Field, start: float | Field, end: float | Field) -> Field:
     """0 before `start`, 1 after `end`, smooth between; falls where `end` < `start`."""
-    t = np.clip((field - np.float32(start)) / np.float32(end - start), 0, 1)
+    t = np.clip((field - start) / (end - start), 0, 1).astype(np.float32)
     out: Field = t * t * (3 - 2 * t)
     return out
 
 
-def blob(rng: Rng, x: float, y: float, radius: float, rough: float = 0.25, flat: float | None = None) -> Field:
+def blob(
+    rng: Rng, x: float, y: float, radius: float, rough: float = 0.25, flat: float | None = None
+) -> Field:
     """Distance from a rough ellipse: < 1 inside."""
     u, v = local_axes(x, y, rng.uniform(0, 2 * math.pi))
     flat = float(rng.uniform(0.5, 1)) if flat is None else flat
@@ -158,15 +172,21 @@ def shard(rng: Rng, x: float, y: float, radius: float) -> Field:
     return polygon(np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], 1))
 
 
-def bezier(start: NDArray[np.float64], middle: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+def bezier(
+    start: NDArray[np.float64], middle: NDArray[np.float64], end: NDArray[np.float64]
+) -> NDArray[np.float64]:
     t = np.linspace(0, 1, 24)[:, None]
     return np.asarray((1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end)
 
 
-def text(rng: Rng, letters: str, x: float, y: float, scale: float, thickness: int, angle: float = 0.0) -> Field:
+def text(
+    rng: Rng, letters: str, x: float, y: float, scale: float, thickness: int, angle: float = 0.0
+) -> Field:
     """Letters as an alpha mask, 0..1, rotated about the centre by `angle` degrees."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
-    cv2.putText(mask, letters, (int(x), int(y)), int(rng.choice([0, 2, 3])), scale, 255, thickness, cv2.LINE_AA)
+    cv2.putText(
+        mask, letters, (int(x), int(y)), int(rng.choice([0, 2, 3])), scale, 255, thickness, cv2.LINE_AA
+    )
     field = mask.astype(np.float32) / np.float32(255)
     return rotate(field, angle) if angle else field
 

@@ -15,8 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.encoder.generator.canvas import (
-    SIZE, XS, YS, Field, Rng, bezier, blend, blob, blur, colour, fractal, gain, grain, hsv, local_axes, mean_colour, noise,
-    shard, shifted, smoothstep, span, strokes,
+    SIZE,
+    XS,
+    YS,
+    Field,
+    Rng,
+    bezier,
+    blend,
+    blob,
+    blur,
+    colour,
+    fractal,
+    gain,
+    grain,
+    hsv,
+    local_axes,
+    mean_colour,
+    noise,
+    shard,
+    shifted,
+    smoothstep,
+    span,
+    strokes,
 )  # fmt: skip
 
 Inside = NDArray[np.bool_]
@@ -27,7 +47,9 @@ WHITE = np.ones(3, np.float32)
 
 def place(rng: Rng, inside: Inside, inset: int = 0) -> tuple[float, float]:
     """A point of the part, `inset` px off its border where that is possible."""
-    area = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=inset) if inset else inside
+    area = (
+        cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=inset) if inset else inside
+    )
     for _ in range(100):
         x, y = (int(v) for v in rng.integers(10, SIZE - 10, 2))
         if area[y, x]:
@@ -37,10 +59,14 @@ def place(rng: Rng, inside: Inside, inset: int = 0) -> tuple[float, float]:
     return float(xs[at]), float(ys[at])
 
 
-def contrasting(rng: Rng, image: Field, mask: Field, saturation: tuple[float, float], value: tuple[float, float]) -> Field:
+def contrasting(
+    rng: Rng, image: Field, mask: Field, saturation: tuple[float, float], value: tuple[float, float]
+) -> Field:
     """The one of four colours that differs most from what lies under `mask`."""
     under = mean_colour(image, mask)
-    return max((colour(rng, saturation, value) for _ in range(4)), key=lambda c: float(np.abs(c - under).sum()))
+    return max(
+        (colour(rng, saturation, value) for _ in range(4)), key=lambda c: float(np.abs(c - under).sum())
+    )
 
 
 def scratch(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
@@ -74,9 +100,17 @@ def crack(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damag
             point = point + 6 * np.array([math.cos(heading), math.sin(heading)])
             path.append(point)
             if depth < 2 and rng.random() < 0.10:
-                walk(point, heading + rng.choice([-1, 1]) * rng.uniform(0.4, 1.1), length * rng.uniform(0.2, 0.5), max(1.0, width - 1), depth + 1)
+                walk(
+                    point,
+                    heading + rng.choice([-1, 1]) * rng.uniform(0.4, 1.1),
+                    length * rng.uniform(0.2, 0.5),
+                    max(1.0, width - 1),
+                    depth + 1,
+                )
         np.maximum(line, strokes(np.array(path), width), out=line)
-        np.maximum(line, strokes(np.array(path[: len(path) // 2 + 1]), width + (rng.random() < 0.4)), out=line)
+        np.maximum(
+            line, strokes(np.array(path[: len(path) // 2 + 1]), width + (rng.random() < 0.4)), out=line
+        )
 
     start, angle, length = np.array([x, y]), rng.uniform(0, 2 * math.pi), span(rng, 30, 180)
     width = float(rng.choice([1, 1, 2, 2, 3]))
@@ -131,7 +165,9 @@ def warp_by(image: Field, dx: Field, dy: Field) -> Field:
     return out
 
 
-def _puddle(rng: Rng, inside: Inside, low: float, high: float, scatter: float, soft: tuple[float, float]) -> tuple[Field, Field]:
+def _puddle(
+    rng: Rng, inside: Inside, low: float, high: float, scatter: float, soft: tuple[float, float]
+) -> tuple[Field, Field]:
     """One to a few overlapping blobs: mask and the line of its border."""
     x, y = place(rng, inside)
     mask, edge = np.zeros((SIZE, SIZE), np.float32), np.zeros((SIZE, SIZE), np.float32)
@@ -179,7 +215,9 @@ def glue(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage
     relief = (gx * math.cos(light) + gy * math.sin(light)) * rng.uniform(2, 5)
     body = hsv(rng.uniform(0.08, 0.16), rng.uniform(0, 0.6), rng.uniform(0.6, 1))
     out = blend(mask * np.float32(rng.uniform(0.3, 0.75)), image, body)
-    return gain(out, np.clip(1 + relief, 0.5, 1.8).astype(np.float32)) + (np.clip(relief - 0.25, 0, 0.5) * mask)[..., None].astype(np.float32), mask
+    return gain(out, np.clip(1 + relief, 0.5, 1.8).astype(np.float32)) + (
+        np.clip(relief - 0.25, 0, 0.5) * mask
+    )[..., None].astype(np.float32), mask
 
 
 def rust(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
@@ -203,12 +241,16 @@ def spot(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage
             one = shard(rng, at[0], at[1], radius)
         else:
             end = at + rng.normal(0, radius, 2)
-            one = strokes(bezier(at - (end - at), at + rng.normal(0, radius, 2), end), float(rng.integers(5, 10)))
+            one = strokes(
+                bezier(at - (end - at), at + rng.normal(0, radius, 2), end), float(rng.integers(5, 10))
+            )
         mask = np.maximum(mask, one)
     mask = mask * inside
     paint = contrasting(rng, image, mask, (0.7, 1), (0.5, 1))
     light = image.mean(-1, keepdims=True) / (mean_colour(image, mask).mean() + 1e-3)
-    return blend(mask * np.float32(rng.uniform(0.6, 0.97)), image, paint * (0.7 + 0.3 * np.clip(light, 0.3, 1.6))), mask
+    return blend(
+        mask * np.float32(rng.uniform(0.6, 0.97)), image, paint * (0.7 + 0.3 * np.clip(light, 0.3, 1.6))
+    ), mask
 
 
 def scuff(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
@@ -224,7 +266,9 @@ def scuff(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damag
     texture = hairs.astype(np.float32) / 255 + 0.35 * np.abs(grain(rng))
     target = WHITE * 0.9 if rng.random() < 0.67 else image * 0.15
     out = gain(image, 1 - 0.1 * area)
-    return blend(np.clip(area * texture, 0, 1) * np.float32(rng.uniform(0.35, 0.8)), out, target), (area > 0.35).astype(np.float32)
+    return blend(np.clip(area * texture, 0, 1) * np.float32(rng.uniform(0.35, 0.8)), out, target), (
+        area > 0.35
+    ).astype(np.float32)
 
 
 def rough(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
@@ -233,7 +277,9 @@ def rough(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damag
     field = grain(rng, rng.uniform(0.7, 2.2))
     relief = field - shifted(field, 1, 1)
     relief = relief / (relief.std() + 1e-6)
-    return gain(image, np.clip(1 + rng.uniform(0.12, 0.4) * relief * mask, 0.2, 2).astype(np.float32)), (mask > 0.4).astype(np.float32)
+    return gain(image, np.clip(1 + rng.uniform(0.12, 0.4) * relief * mask, 0.2, 2).astype(np.float32)), (
+        mask > 0.4
+    ).astype(np.float32)
 
 
 def wear(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
@@ -242,7 +288,11 @@ def wear(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage
     mask, edge = _puddle(rng, inside, 14, 60, 30, (0.02, 0.08) if flaking else (0.2, 0.5))
     plain = blur(np.ascontiguousarray(image), 8)
     under = mean_colour(image, mask) * rng.uniform(0.5, 1.5) if flaking else plain * rng.uniform(1.1, 1.4)
-    out = blend(mask * np.float32(rng.uniform(0.6, 1)), image, np.clip(under, 0, 1) * (1 + 0.05 * grain(rng, 0.8))[..., None])
+    out = blend(
+        mask * np.float32(rng.uniform(0.6, 1)),
+        image,
+        np.clip(under, 0, 1) * (1 + 0.05 * grain(rng, 0.8))[..., None],
+    )
     return (gain(out, 1 - 0.3 * edge) if flaking else out), (mask > 0.4).astype(np.float32)
 
 
@@ -251,7 +301,11 @@ def particles(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> D
     spread, mask, out = rng.uniform(8, 35), np.zeros((SIZE, SIZE), np.uint8), np.array(image, np.float32)
     tone = colour(rng, (0, 0.5), (0.0, 0.25)) if rng.random() < 0.6 else colour(rng, (0, 0.4), (0.75, 1))
     for _ in range(rng.integers(6, 45)):
-        middle, radius, corners = np.array([x, y]) + rng.normal(0, spread, 2), rng.uniform(0.8, 3.2), int(rng.integers(3, 7))
+        middle, radius, corners = (
+            np.array([x, y]) + rng.normal(0, spread, 2),
+            rng.uniform(0.8, 3.2),
+            int(rng.integers(3, 7)),
+        )
         angles = np.sort(rng.uniform(0, 2 * math.pi, corners))
         points = np.int32((middle + radius * np.stack([np.cos(angles), np.sin(angles)], 1)) * 8)
         shade_ = tuple(float(c) for c in np.clip(tone * rng.uniform(0.7, 1.3), 0, 1))
@@ -259,12 +313,19 @@ def particles(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> D
             cv2.fillPoly(out, [points + 10], (0.0, 0.0, 0.0), cv2.LINE_8, 3)
         cv2.fillPoly(out, [points], shade_, cv2.LINE_8, 3)
         cv2.fillPoly(mask, [points], 255, cv2.LINE_8, 3)
-    merged = cv2.dilate(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)), np.ones((3, 3), np.uint8))
+    merged = cv2.dilate(
+        cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)), np.ones((3, 3), np.uint8)
+    )
     return blend(inside.astype(np.float32), image, out), merged.astype(np.float32) / 255 * inside
 
 
 def _winding(rng: Rng, x: float, y: float, steps: int, turn: float) -> NDArray[np.float64]:
-    point, heading, bend, path = np.array([x, y]), rng.uniform(0, 2 * math.pi), rng.normal(0, 0.1), [np.array([x, y])]
+    point, heading, bend, path = (
+        np.array([x, y]),
+        rng.uniform(0, 2 * math.pi),
+        rng.normal(0, 0.1),
+        [np.array([x, y])],
+    )
     for _ in range(steps):
         bend = float(np.clip(bend + rng.normal(0, turn), -0.35, 0.35))
         heading += bend
@@ -301,7 +362,9 @@ def cut(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
     lip = np.exp(-(((gap - 2) / 2.0) ** 2)) * (profile > 0.02) * inside
     out = gain(image, 1 + lip * (0.25 + 0.25 * np.sign(v) * rng.choice([-1, 1]))) + 0.12 * lip[..., None]
     inner = np.clip(image * 0.15 + 0.04 * (v / (width + 1))[..., None], 0, 1)
-    return blend(mask.astype(np.float32), out.astype(np.float32), inner), np.maximum(mask, lip > 0.5).astype(np.float32)
+    return blend(mask.astype(np.float32), out.astype(np.float32), inner), np.maximum(mask, lip > 0.5).astype(
+        np.float32
+    )
 
 
 def fray(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
@@ -309,12 +372,18 @@ def fray(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage
     u, v = local_axes(*place(rng, inside), float(rng.choice([0, math.pi / 2, rng.uniform(0, math.pi)])))
     length, width = span(rng, 25, 75), span(rng, 8, 28)
     ragged = noise(rng, 90, 90) * width * 1.2 + fractal(rng, 20, 3, 0.8) * width * 0.4
-    mask = smoothstep(np.abs(v) + ragged, width, width * 0.6) * smoothstep(np.abs(u), length, length * 0.8) * inside
+    mask = (
+        smoothstep(np.abs(v) + ragged, width, width * 0.6)
+        * smoothstep(np.abs(u), length, length * 0.8)
+        * inside
+    )
     field = 0.5 * grain(rng, 0.7) if rng.random() < 0.5 else 0.5 * np.tanh(2 * fractal(rng, 40, 2))
     texture = np.clip(0.5 + field, 0, 1.5)
     target = (0.1 + 0.2 * texture) if rng.random() < 0.6 else (0.6 + 0.35 * texture)
     alpha = mask * np.float32(rng.uniform(0.5, 0.95)) * (0.4 + 0.6 * texture)
-    return blend(alpha.astype(np.float32), image, target[..., None].astype(np.float32)), (blur(mask.astype(np.float32), 2) > 0.4).astype(np.float32)
+    return blend(alpha.astype(np.float32), image, target[..., None].astype(np.float32)), (
+        blur(mask.astype(np.float32), 2) > 0.4
+    ).astype(np.float32)
 
 
 def burr(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
@@ -327,4 +396,3 @@ def burr(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage
     out = gain(image, 1 - 0.5 * foot * (1 - mask) * inside)
     crest = np.clip(image * rng.uniform(1.3, 1.8) + rng.uniform(0.05, 0.3), 0, 1)
     return blend((mask * torn * inside).astype(np.float32), out, crest), np.maximum(mask, foot * 0.8) * inside
-

@@ -9,11 +9,37 @@ import cv2
 import numpy as np
 
 from trainer.encoder.generator.canvas import (
-    SIZE, XS, YS, Field, Rng, blend, blob, blur, colour, fractal, gain, grain, local_axes, mean_colour, noise, shard, shifted,
-    smoothstep, span, strokes, text,
+    SIZE,
+    XS,
+    YS,
+    Field,
+    Rng,
+    blend,
+    blob,
+    blur,
+    colour,
+    fractal,
+    gain,
+    grain,
+    local_axes,
+    mean_colour,
+    noise,
+    shard,
+    shifted,
+    smoothstep,
+    span,
+    strokes,
+    text,
 )  # fmt: skip
 from trainer.encoder.generator.defects import (
-    WHITE, Damage, Inside, _puddle, _winding, contrasting, crack, place, warp_by,
+    WHITE,
+    Damage,
+    Inside,
+    _puddle,
+    contrasting,
+    crack,
+    place,
+    warp_by,
 )  # fmt: skip
 
 
@@ -28,7 +54,9 @@ def blowhole(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Da
         pit, rim = smoothstep(distance, 1.1, 0.7), np.exp(-(((distance - 1.15) / 0.2) ** 2))
         u, _ = local_axes(at[0], at[1], rng.uniform(0, 2 * math.pi))
         wall = u / np.float32(radius)
-        out = gain(out, (1 - pit * rng.uniform(0.4, 0.9) * np.clip(0.8 + 0.3 * wall, 0.3, 1)).astype(np.float32))
+        out = gain(
+            out, (1 - pit * rng.uniform(0.4, 0.9) * np.clip(0.8 + 0.3 * wall, 0.3, 1)).astype(np.float32)
+        )
         out = out + (rim * inside * rng.uniform(0, 0.25) * np.clip(wall, 0, 1))[..., None].astype(np.float32)
         mask = np.maximum(mask, pit * inside)
     return blend(inside.astype(np.float32), image, out), mask
@@ -58,8 +86,14 @@ def patches(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Dam
         one = blob(rng, at[0], at[1], span(rng, 16, 60), rng.uniform(0.5, 1.2), rng.uniform(0.4, 1))
         mask = np.maximum(mask, smoothstep(one, 1.05, 0.9))
     mask = mask * inside
-    level = 1 + rng.choice([-1, -1, 1]) * rng.uniform(0.2, 0.55) + rng.uniform(0.04, 0.15) * fractal(rng, 30, 3, 0.8)
-    return blend(mask * np.float32(rng.uniform(0.6, 1)), image, np.clip(gain(image, level.astype(np.float32)), 0, 1)), mask
+    level = (
+        1
+        + rng.choice([-1, -1, 1]) * rng.uniform(0.2, 0.55)
+        + rng.uniform(0.04, 0.15) * fractal(rng, 30, 3, 0.8)
+    )
+    return blend(
+        mask * np.float32(rng.uniform(0.6, 1)), image, np.clip(gain(image, level.astype(np.float32)), 0, 1)
+    ), mask
 
 
 def uneven(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
@@ -92,7 +126,9 @@ def missing(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Dam
 def break_(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Damage:
     """A large piece broken off an edge or corner: a bright or dark conchoidal face with a jagged outline."""
     if ground is not None:
-        edge = inside & ~cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2).astype(bool)
+        edge = inside & ~cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2).astype(
+            bool
+        )
         ys, xs = np.nonzero(edge)
         at = rng.integers(len(ys))
         x, y = float(xs[at]), float(ys[at])
@@ -108,7 +144,11 @@ def break_(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Dama
     gy, gx = np.gradient(facets)
     light = rng.uniform(0, 2 * math.pi)
     relief = np.tanh((gx * math.cos(light) + gy * math.sin(light)) * rng.uniform(2, 6))
-    tone = np.clip(mean_colour(image, mask) * (rng.uniform(0.2, 0.7) if rng.random() < 0.5 else rng.uniform(1.3, 2.2)), 0.02, 1)
+    tone = np.clip(
+        mean_colour(image, mask) * (rng.uniform(0.2, 0.7) if rng.random() < 0.5 else rng.uniform(1.3, 2.2)),
+        0.02,
+        1,
+    )
     face = gain(tone[None, None], (1 + 0.5 * relief).astype(np.float32))
     return blend(mask * np.float32(rng.uniform(0.7, 1)), image, np.clip(face, 0, 1)), mask
 
@@ -122,7 +162,9 @@ def broken(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Dama
         piece = shard(rng, x + rng.normal(0, 16), y + rng.normal(0, 16), span(rng, 12, 32))
         moved = warp_by(out, np.full_like(XS, offset[0]), np.full_like(YS, offset[1]))
         u, _ = local_axes(x, y, angle)
-        moved = gain(moved, np.clip(1 + 0.01 * u * rng.uniform(-1, 1), 0.5, 1.5) * np.float32(rng.uniform(0.6, 1.3)))
+        moved = gain(
+            moved, np.clip(1 + 0.01 * u * rng.uniform(-1, 1), 0.5, 1.5) * np.float32(rng.uniform(0.6, 1.3))
+        )
         out = blend(piece, out, moved)
         border = np.clip(blur(piece, 1.2) * (1 - piece) * 3, 0, 1)
         out = gain(out, 1 - 0.8 * border)
@@ -145,17 +187,16 @@ def _local_warp(rng: Rng, image: Field, inside: Inside, ground: Field | None, ki
         dx, dy = (XS - x) * (c - 1) - (YS - y) * s, (XS - x) * s + (YS - y) * (c - 1)
     else:
         pinch = rng.choice([-0.6, 0.55]) if kind == 2 else rng.uniform(0.6, 1.4)
-        u, v = local_axes(x, y, rng.uniform(0, math.pi))
         if kind == 3:  # squeezed along one direction only
             angle = rng.uniform(0, math.pi)
-            u, v = local_axes(x, y, angle)
+            _u, v = local_axes(x, y, angle)
             dx, dy = -math.sin(angle) * v * bump * pinch, math.cos(angle) * v * bump * pinch
         else:
             dx, dy = (XS - x) * bump * pinch, (YS - y) * bump * pinch
     out = warp_by(image, dx, dy)
     if kind == 3:
         out = gain(out, 1 - np.float32(rng.uniform(0.1, 0.35)) * bump)
-    area = np.ones((SIZE, SIZE), np.float32)
+    area: Field = np.ones((SIZE, SIZE), np.float32)
     if ground is not None:  # only where the part was or is now
         moved = warp_by(inside.astype(np.float32), dx, dy)
         area = cv2.dilate(np.maximum(moved, inside.astype(np.float32)), np.ones((3, 3), np.uint8))
@@ -197,7 +238,9 @@ def imprint(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Dam
     x, y = place(rng, inside)
     letters = "".join(rng.choice(list(string.ascii_uppercase + string.digits), int(rng.integers(1, 5))))
     scale, thick = rng.uniform(0.6, 1.8), int(rng.integers(2, 5))
-    print_ = text(rng, letters, max(2, x - 12 * len(letters) * scale), min(SIZE - 4, y + 12 * scale), scale, thick)
+    print_ = text(
+        rng, letters, max(2, x - 12 * len(letters) * scale), min(SIZE - 4, y + 12 * scale), scale, thick
+    )
     kind = int(rng.integers(0, 3))
     if kind == 0:
         print_ = np.maximum(print_, 0.7 * shifted(print_, int(rng.integers(3, 9)), int(rng.integers(3, 9))))
@@ -237,13 +280,17 @@ def foreign(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Dam
     if kind == 0:
         mask = shard(rng, x, y, radius)
     elif kind == 1:
-        mask = smoothstep(np.hypot(u, v), radius, radius - 1.5) * smoothstep(np.hypot(u, v), radius * 0.4, radius * 0.4 + 1.5)
+        mask = smoothstep(np.hypot(u, v), radius, radius - 1.5) * smoothstep(
+            np.hypot(u, v), radius * 0.4, radius * 0.4 + 1.5
+        )
     else:
         mask = smoothstep(np.maximum(np.abs(u) - radius, np.abs(v) - radius * rng.uniform(0.2, 0.5)), 1, -1)
     mask = (mask * inside).astype(np.float32)
     shadow = shifted(blur(mask, 2.5), 4, 3) * (1 - mask)
     tone = contrasting(rng, image, mask + 1e-4, (0, 0.9), (0.1, 0.95))
-    body = gain(tone[None, None], (1 + 0.25 * np.clip(u / radius, -1, 1) + 0.06 * grain(rng, 0.8)).astype(np.float32))
+    body = gain(
+        tone[None, None], (1 + 0.25 * np.clip(u / radius, -1, 1) + 0.06 * grain(rng, 0.8)).astype(np.float32)
+    )
     return blend(mask, gain(image, 1 - 0.45 * shadow), np.clip(body, 0, 1)), mask
 
 
@@ -263,7 +310,12 @@ def dark_area(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> D
     out, line = crack(rng, image, inside, ground)
     u, v = local_axes(*place(rng, inside), float(rng.choice([0, math.pi / 2, rng.uniform(0, math.pi)])))
     wide = span(rng, 10, 60)
-    area = smoothstep(u, -1, 1) * smoothstep(u, span(rng, 20, 110), 10) * smoothstep(np.abs(v), wide, wide * 0.85) * inside
+    area = (
+        smoothstep(u, -1, 1)
+        * smoothstep(u, span(rng, 20, 110), 10)
+        * smoothstep(np.abs(v), wide, wide * 0.85)
+        * inside
+    )
     dark = gain(out, (1 - rng.uniform(0.35, 0.85) * area).astype(np.float32))
     return dark, np.maximum(line, (area > 0.4)).astype(np.float32)
 
@@ -278,9 +330,15 @@ def strand(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> Dama
         half = np.array([math.cos(angle), math.sin(angle)]) * span(rng, 50, 260) / 2
         bow = rng.normal(0, 2, 2)
         path = np.stack([middle - half, middle + bow, middle + half])
-        mask = np.maximum(mask, strokes(path, float(rng.choice([2, 3, 4, 6]))) * np.float32(rng.uniform(0.6, 1)))
+        mask = np.maximum(
+            mask, strokes(path, float(rng.choice([2, 3, 4, 6]))) * np.float32(rng.uniform(0.6, 1))
+        )
     mask = blur(mask, 0.7) * inside * np.clip(0.8 + 0.6 * noise(rng, 12, 12), 0.2, 1)
-    out = blend((mask * rng.uniform(0.35, 0.9)).astype(np.float32), image, WHITE * rng.uniform(0.75, 1) if bright else image * 0.2)
+    out = blend(
+        (mask * rng.uniform(0.35, 0.9)).astype(np.float32),
+        image,
+        WHITE * rng.uniform(0.75, 1) if bright else image * 0.2,
+    )
     return out, (mask > 0.25).astype(np.float32)
 
 

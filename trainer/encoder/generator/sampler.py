@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.encoder.generator import boards, defects, objects, part_defects, structured, textures
-from trainer.encoder.generator.canvas import SIZE, XS, YS, Field, Rng, blur, fractal, gain, rotated_axes, smoothstep
+from trainer.encoder.generator.canvas import (
+    SIZE,
+    XS,
+    YS,
+    Field,
+    Rng,
+    blur,
+    fractal,
+    gain,
+    rotated_axes,
+    smoothstep,
+)
 
 IMAGE_SIZE = 256
 _TRIES = 4
@@ -51,12 +62,21 @@ class Sample:
     family: str
 
 
-def _f(draw: Callable[[Rng], Any] | None, *nouns: str, structured: bool = False, weight: float = 1.0) -> Family:
+def _f(
+    draw: Callable[[Rng], Any] | None, *nouns: str, structured: bool = False, weight: float = 1.0
+) -> Family:
     return Family(draw, nouns, structured, weight)
 
 
 FAMILIES: dict[str, Family] = {
-    "brushed": _f(textures.brushed, "brushed metal", "brushed steel", "aluminium sheet", "metal plate", "stainless steel"),
+    "brushed": _f(
+        textures.brushed,
+        "brushed metal",
+        "brushed steel",
+        "aluminium sheet",
+        "metal plate",
+        "stainless steel",
+    ),
     "casting": _f(textures.casting, "casting", "cast iron", "cast metal part", "metal casting"),
     "concrete": _f(textures.concrete, "concrete", "cement wall", "stone surface", "plaster"),
     "leather": _f(textures.leather, "leather", "leather hide", "artificial leather"),
@@ -76,9 +96,25 @@ FAMILIES: dict[str, Family] = {
     "turned": _f(textures.turned, "turned part", "machined face", "lathe part", "shaft"),
     "orange_peel": _f(textures.orange_peel, "powder coat", "textured plastic", "grained plastic"),
     "galvanised": _f(textures.galvanised, "galvanised steel", "zinc sheet", "polycrystalline wafer"),
-    "bricktile": _f(structured.bricktile, "brick wall", "ceramic tiles", "tiled floor", "paving", structured=True),
-    "perforated": _f(structured.perforated, "perforated plate", "perforated sheet", "punched metal", "sieve", structured=True),
-    "circuit": _f(structured.circuit, "circuit board", "pcb", "printed circuit board", "electronic board", structured=True),
+    "bricktile": _f(
+        structured.bricktile, "brick wall", "ceramic tiles", "tiled floor", "paving", structured=True
+    ),
+    "perforated": _f(
+        structured.perforated,
+        "perforated plate",
+        "perforated sheet",
+        "punched metal",
+        "sieve",
+        structured=True,
+    ),
+    "circuit": _f(
+        structured.circuit,
+        "circuit board",
+        "pcb",
+        "printed circuit board",
+        "electronic board",
+        structured=True,
+    ),
     "zipper": _f(structured.zipper, "zipper", "zip fastener", structured=True),
     "stitched": _f(structured.stitched, "stitched leather", "seam", "upholstery", structured=True),
     "label": _f(structured.label, "label", "printed label", "packaging print", structured=True),
@@ -86,10 +122,14 @@ FAMILIES: dict[str, Family] = {
     "fins": _f(structured.fins, "heat sink", "corrugated sheet", "louvre", "grille", structured=True),
     "wicker": _f(structured.wicker, "wicker", "basket weave", "cane", structured=True),
     "onyx": _f(structured.onyx, "onyx", "agate", "natural stone", "travertine"),
-    "moulding": _f(structured.moulding, "moulded block", "chocolate", "wafer biscuit", "tread", structured=True),
+    "moulding": _f(
+        structured.moulding, "moulded block", "chocolate", "wafer biscuit", "tread", structured=True
+    ),
     "pins": _f(structured.pins, "connector", "pin header", "ball grid", "brush", structured=True),
     "weld": _f(structured.weld, "weld", "weld seam", "weld bead"),
-    "panel": _f(structured.panel, "assembled panel", "machine cover", "metal cover", "casing", structured=True),
+    "panel": _f(
+        structured.panel, "assembled panel", "machine cover", "metal cover", "casing", structured=True
+    ),
     "ribbon": _f(structured.ribbon, "cable harness", "hoses", "rods", "wires", structured=True),
     "crossing": _f(structured.crossing, "frame", "ribbed part", "wired part", structured=True),
     "ground_edge": _f(structured.ground_edge, "edge of a part", "sheet edge", "plate edge", weight=1.5),
@@ -102,7 +142,9 @@ FAMILIES: dict[str, Family] = {
     "button": _f(objects.button, "button", "moulded cap", "embossed tablet", structured=True),
     "bottle": _f(objects.bottle, "bottle", "bottle neck", "cap", "lid", structured=True),
     "cable": _f(objects.cable, "cable", "wire", "cable cross section", structured=True),
-    "chip": _f(objects.chip, "transistor", "chip", "electronic component", "integrated circuit", structured=True),
+    "chip": _f(
+        objects.chip, "transistor", "chip", "electronic component", "integrated circuit", structured=True
+    ),
     "bracket": _f(objects.bracket, "bracket", "stamped part", "metal bracket"),
     # Watched while training, never trained on.
     "terrazzo": _f(textures.terrazzo, "terrazzo", "terrazzo floor", "composite stone"),
@@ -180,7 +222,9 @@ def defects_for(family: str) -> tuple[str, ...]:
     if family == "tracks":
         return tuple(dict.fromkeys(_ON_TRACKS))
     structured_ = FAMILIES[family].structured
-    return tuple(name for name, looks in DEFECTS.items() if looks and (structured_ or name not in _ORDER_DEFECTS))
+    return tuple(
+        name for name, looks in DEFECTS.items() if looks and (structured_ or name not in _ORDER_DEFECTS)
+    )
 
 
 def _choose(rng: Rng, family: str, count: int, allowed: Sequence[str] | None) -> list[str]:
@@ -199,18 +243,27 @@ def benign(rng: Rng, image: Field) -> Field:
     if kind < 0.25:  # a soft shadow
         u, _ = rotated_axes(rng)
         centre = rng.uniform(u.min(), u.max())
-        return gain(image, 1 + np.float32(rng.uniform(-0.3, 0.25)) * smoothstep(u, centre - rng.uniform(10, 50), centre + 20))
+        return gain(
+            image,
+            1
+            + np.float32(rng.uniform(-0.3, 0.25)) * smoothstep(u, centre - rng.uniform(10, 50), centre + 20),
+        )
     if kind < 0.45:  # mottling
         return gain(image, 1 + np.float32(rng.uniform(0.03, 0.12)) * fractal(rng, 2, 2))
     if kind < 0.6:  # glare
         x, y = rng.uniform(0, SIZE, 2)
-        glare = np.exp(-((XS - x) ** 2 + (YS - y) ** 2) / (2 * rng.uniform(25, 70) ** 2)) * rng.uniform(0.05, 0.25)
-        return image + glare[..., None].astype(np.float32)
+        glare = np.exp(-((XS - x) ** 2 + (YS - y) ** 2) / (2 * rng.uniform(25, 70) ** 2)) * rng.uniform(
+            0.05, 0.25
+        )
+        lit: Field = image + glare[..., None].astype(np.float32)
+        return lit
     if kind < 0.75:  # scattered dust points
         dust = np.zeros((SIZE, SIZE), np.uint8)
         for x, y in rng.integers(0, SIZE, (int(rng.integers(3, 25)), 2)):
             dust[y, x] = 255
-        return gain(image, 1 + np.float32(rng.uniform(-0.25, 0.25)) * blur(dust.astype(np.float32) / 255, 0.7))
+        return gain(
+            image, 1 + np.float32(rng.uniform(-0.25, 0.25)) * blur(dust.astype(np.float32) / 255, 0.7)
+        )
     return image
 
 
@@ -309,13 +362,16 @@ def _camera(rng: Rng, image: Field) -> NDArray[np.uint8]:
         image = blur(image, rng.uniform(0.3, 1.1))
     if rng.random() < 0.7:
         channels = 1 if rng.random() < 0.5 else 3
-        image = image + np.float32(rng.uniform(0.002, 0.025)) * rng.standard_normal((SIZE, SIZE, channels), dtype=np.float32)
+        image = image + np.float32(rng.uniform(0.002, 0.025)) * rng.standard_normal(
+            (SIZE, SIZE, channels), dtype=np.float32
+        )
     return _to_bytes(image)
 
 
 def augment(rng: Rng, sample: Sample) -> Sample:
     """A photograph of 256 px of the sample: flips, zoom, grey, colour order, contrast, negative, blur, noise, JPEG."""
-    image, labels = sample.image, sample.labels
+    image: Field = sample.image
+    labels: Field = sample.labels
     turn = int(rng.integers(8))
     if turn & 1:
         image, labels = image[:, ::-1], labels[:, ::-1]
@@ -336,21 +392,29 @@ def augment(rng: Rng, sample: Sample) -> Sample:
         field = field[..., rng.permutation(3)]
     if rng.random() < 0.6:
         middle = field.mean()
-        field = (field - middle) * np.float32(rng.uniform(0.4, 1.35)) + middle + np.float32(rng.uniform(-40, 35))
+        field = (
+            (field - middle) * np.float32(rng.uniform(0.4, 1.35)) + middle + np.float32(rng.uniform(-40, 35))
+        )
     if sample.family != "tracks" and rng.random() < 0.1:  # boards keep their polarity, see boards.py
         field = 255 - field
     if rng.random() < 0.25:
         field = blur(np.ascontiguousarray(field), rng.uniform(0.5, 1.6))
     if rng.random() < 0.3:
-        field = field + np.float32(rng.uniform(1, 10)) * rng.standard_normal((IMAGE_SIZE, IMAGE_SIZE, 1), dtype=np.float32)
+        field = field + np.float32(rng.uniform(1, 10)) * rng.standard_normal(
+            (IMAGE_SIZE, IMAGE_SIZE, 1), dtype=np.float32
+        )
     image = np.clip(field, 0, 255).astype(np.uint8)
     if rng.random() < 0.35:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
-        image = cv2.imdecode(cv2.imencode(".jpg", np.ascontiguousarray(image), quality)[1], cv2.IMREAD_COLOR)
+        image = np.asarray(
+            cv2.imdecode(cv2.imencode(".jpg", np.ascontiguousarray(image), quality)[1], cv2.IMREAD_COLOR)
+        )
     return Sample(np.ascontiguousarray(image), np.ascontiguousarray(labels), sample.family)
 
 
-def _zoom(rng: Rng, image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _zoom(
+    rng: Rng, image: NDArray[np.uint8], labels: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     side = int(rng.integers(120, SIZE))
     y, x = (int(v) for v in rng.integers(0, SIZE - side + 1, 2))
     if labels.any():

@@ -12,8 +12,28 @@ import cv2
 import numpy as np
 
 from trainer.encoder.generator.canvas import (
-    SIZE, XS, YS, Field, Rng, any_angle, blend, blur, colour, fractal, gain, grain, hsv, local_axes, noise, rotate,
-    rotated_axes, shade, smoothstep, streaks, strokes, text,
+    SIZE,
+    XS,
+    YS,
+    Field,
+    Rng,
+    any_angle,
+    blend,
+    blur,
+    colour,
+    fractal,
+    gain,
+    grain,
+    hsv,
+    local_axes,
+    noise,
+    rotate,
+    rotated_axes,
+    shade,
+    smoothstep,
+    streaks,
+    strokes,
+    text,
 )  # fmt: skip
 from trainer.encoder.generator.textures import brushed, casting, ceramic, leather, painted, plastic, rubber
 
@@ -64,7 +84,9 @@ def circuit(rng: Rng) -> Field:
             at = at + steps[heading % 8] * rng.uniform(15, 70)
             route.append(at.copy())
             heading += int(rng.choice([-1, 1]))
-        cv2.polylines(image, [np.int32(route)], False, copper, int(rng.integers(2, 5)), cv2.LINE_8)
+        cv2.polylines(
+            image, [np.asarray(route, np.int32)], False, copper, int(rng.integers(2, 5)), cv2.LINE_8
+        )
         for end in (route[0], route[-1]):
             centre = (int(end[0]), int(end[1]))
             cv2.circle(image, centre, 6, pad, -1)
@@ -78,7 +100,9 @@ def zipper(rng: Rng) -> Field:
     teeth = (np.abs(across) < wide) & (((YS + np.where(across > 0, pitch / 2, 0)) % pitch) < pitch * 0.55)
     weave = np.sin(XS * 1.3) * np.sin(YS * 1.3) + 0.5 * grain(rng)
     metal = shade(grain(rng) * 0.3 + np.cos(across / wide * 1.5), colour(rng, (0, 0.5), (0.3, 0.9)), 0.2)
-    image = blend(blur(teeth.astype(np.float32), 0.8), shade(weave, colour(rng, (0, 0.7), (0.1, 0.7)), 0.12), metal)
+    image = blend(
+        blur(teeth.astype(np.float32), 0.8), shade(weave, colour(rng, (0, 0.7), (0.1, 0.7)), 0.12), metal
+    )
     padded = np.ascontiguousarray(np.pad(image, ((48, 48), (48, 48), (0, 0)), mode="reflect"), np.float32)
     return rotate(padded, float(rng.choice([0, 90, rng.uniform(0, 180)])))
 
@@ -87,7 +111,7 @@ def stitched(rng: Rng) -> Field:
     """Leather or cloth with straight seams and their stitches."""
     image = leather(rng)
     for _ in range(rng.integers(1, 3)):
-        u, v = local_axes(*rng.uniform(40, SIZE - 40, 2), any_angle(rng))
+        u, v = local_axes(rng.uniform(40, SIZE - 40), rng.uniform(40, SIZE - 40), any_angle(rng))
         pitch, thick = rng.uniform(8, 18), rng.uniform(1.2, 2.6)
         image = gain(image, 1 - rng.uniform(0.2, 0.5) * np.exp(-((v / rng.uniform(2, 5)) ** 2)))
         stitch = smoothstep(np.abs(v), thick + 0.8, thick) * ((u % pitch) < pitch * 0.7)
@@ -101,13 +125,19 @@ def _word(rng: Rng, low: int, high: int) -> str:
 
 def label(rng: Rng) -> Field:
     """Printed matter: lines of text, a barcode, frames, logos."""
-    image = any_surface(rng) if rng.random() < 0.4 else shade(grain(rng, 0.8), colour(rng, (0, 0.3), (0.7, 0.98)), 0.01)
+    image = (
+        any_surface(rng)
+        if rng.random() < 0.4
+        else shade(grain(rng, 0.8), colour(rng, (0, 0.3), (0.7, 0.98)), 0.01)
+    )
     ink = colour(rng, (0, 0.9), (0.02, 0.4)) if image.mean() > 0.45 else colour(rng, (0, 0.6), (0.7, 1))
     print_ = np.zeros((SIZE, SIZE), np.float32)
     y = rng.uniform(15, 50)
     while y < SIZE - 10:
         scale = rng.uniform(0.4, 1.5)
-        print_ = np.maximum(print_, text(rng, _word(rng, 3, 14), rng.uniform(4, 60), y, scale, int(rng.integers(1, 4))))
+        print_ = np.maximum(
+            print_, text(rng, _word(rng, 3, 14), rng.uniform(4, 60), y, scale, int(rng.integers(1, 4)))
+        )
         y += scale * rng.uniform(26, 60)
     if rng.random() < 0.5:
         x0, y0, bars = int(rng.integers(10, 100)), int(rng.integers(10, 150)), int(rng.integers(20, 45))
@@ -133,7 +163,9 @@ def keycaps(rng: Rng) -> Field:
     ink = np.zeros((SIZE, SIZE), np.float32)
     rows, cols = np.meshgrid(np.arange(0, SIZE, pitch), np.arange(0, SIZE, pitch))
     offset_u, offset_v = float(u[0, 0]) % pitch, float(v[0, 0]) % pitch
-    for x, y in zip(cols.ravel() - offset_u + pitch * 0.35, rows.ravel() - offset_v + pitch * 0.62, strict=True):
+    for x, y in zip(
+        cols.ravel() - offset_u + pitch * 0.35, rows.ravel() - offset_v + pitch * 0.62, strict=True
+    ):
         ink = np.maximum(ink, text(rng, _word(rng, 1, 2), x, y, pitch / 60, int(rng.integers(1, 3))))
     return blend(ink * np.float32(rng.uniform(0.5, 1)), image, colour(rng, (0, 0.3), (0.02, 0.98)))
 
@@ -158,8 +190,14 @@ def wicker(rng: Rng) -> Field:
     pitch = rng.uniform(18, 46)
     over = ((np.floor(u / pitch) + np.floor(v / pitch)) % 2).astype(np.float32)
     round_u, round_v = np.cos(((u % pitch) / pitch - 0.5) * 2.6), np.cos(((v % pitch) / pitch - 0.5) * 2.6)
-    relief = over * round_u + (1 - over) * round_v + 0.15 * np.where(over > 0, np.sin(v * 1.4), np.sin(u * 1.4))
-    return shade(relief - 0.6 + 0.1 * grain(rng, 0.6), hsv(rng.uniform(0.05, 0.14), rng.uniform(0.1, 0.6), rng.uniform(0.4, 0.85)), 0.45)
+    relief = (
+        over * round_u + (1 - over) * round_v + 0.15 * np.where(over > 0, np.sin(v * 1.4), np.sin(u * 1.4))
+    )
+    return shade(
+        relief - 0.6 + 0.1 * grain(rng, 0.6),
+        hsv(rng.uniform(0.05, 0.14), rng.uniform(0.1, 0.6), rng.uniform(0.4, 0.85)),
+        0.45,
+    )
 
 
 def onyx(rng: Rng) -> Field:
@@ -168,7 +206,10 @@ def onyx(rng: Rng) -> Field:
     first, second = colour(rng, (0, 0.5), (0.35, 0.95)), colour(rng, (0, 0.6), (0.15, 0.8))
     image = blend(smoothstep(bands, -0.9, 0.9), first, second)
     veins = np.exp(-np.abs(fractal(rng, 3, 4, 0.6)) * rng.uniform(12, 30))
-    return gain(blend(veins * np.float32(rng.uniform(0.2, 0.7)), image, colour(rng, (0, 0.3), (0.1, 0.95))), 1 + 0.03 * grain(rng, 0.7))
+    return gain(
+        blend(veins * np.float32(rng.uniform(0.2, 0.7)), image, colour(rng, (0, 0.3), (0.1, 0.95))),
+        1 + 0.03 * grain(rng, 0.7),
+    )
 
 
 def moulding(rng: Rng) -> Field:
@@ -177,8 +218,15 @@ def moulding(rng: Rng) -> Field:
     width, height = rng.uniform(26, 70), rng.uniform(26, 70)
     edge = np.minimum(width / 2 - np.abs(u % width - width / 2), height / 2 - np.abs(v % height - height / 2))
     bevel = rng.uniform(4, 9)
-    slope = np.where(edge < bevel, np.where(np.abs(u % width - width / 2) / width > np.abs(v % height - height / 2) / height,
-                     np.sign(u % width - width / 2), np.sign(v % height - height / 2)), 0)
+    slope = np.where(
+        edge < bevel,
+        np.where(
+            np.abs(u % width - width / 2) / width > np.abs(v % height - height / 2) / height,
+            np.sign(u % width - width / 2),
+            np.sign(v % height - height / 2),
+        ),
+        0,
+    )
     groove = smoothstep(edge, 1.5, 0.0)
     relief = slope.astype(np.float32) * 0.8 - 1.5 * groove + 0.2 * grain(rng, 0.8) + 0.2 * fractal(rng, 4, 3)
     return shade(relief, colour(rng, (0, 0.7), (0.2, 0.8)), rng.uniform(0.1, 0.3))
@@ -193,7 +241,9 @@ def pins(rng: Rng) -> Field:
     distance = np.hypot(x, y) if rng.random() < 0.5 else np.maximum(np.abs(x), np.abs(y))
     head = smoothstep(distance, size + 0.8, size - 0.8)
     light = np.clip(1 + 0.5 * (x + y) / size, 0.4, 1.6)
-    return blend(head, any_surface(rng), gain(colour(rng, (0, 0.5), (0.3, 0.95))[None, None], light.astype(np.float32)))
+    return blend(
+        head, any_surface(rng), gain(colour(rng, (0, 0.5), (0.3, 0.95))[None, None], light.astype(np.float32))
+    )
 
 
 def weld(rng: Rng) -> Field:
@@ -203,17 +253,25 @@ def weld(rng: Rng) -> Field:
     half, pitch = rng.uniform(10, 28), rng.uniform(4, 10)
     edge = half + 1.2 * noise(rng, 12, 12)
     bead = smoothstep(np.abs(v), edge + 1.5, edge - 1.5)
-    ripple = np.sin((u + (v / half) ** 2 * pitch * 1.2) * 2 * math.pi / pitch) * 0.6 + np.cos(v / half * 1.5) * 0.8
+    ripple = (
+        np.sin((u + (v / half) ** 2 * pitch * 1.2) * 2 * math.pi / pitch) * 0.6 + np.cos(v / half * 1.5) * 0.8
+    )
     heat = np.exp(-((np.abs(v) / (half * 2.2)) ** 4)) * rng.uniform(0, 0.35)
     image = gain(image, (1 - heat).astype(np.float32))
-    return blend(bead, image, shade(ripple + 0.3 * grain(rng, 0.7), colour(rng, (0, 0.15), (0.35, 0.75)), rng.uniform(0.12, 0.3)))
+    return blend(
+        bead,
+        image,
+        shade(ripple + 0.3 * grain(rng, 0.7), colour(rng, (0, 0.15), (0.35, 0.75)), rng.uniform(0.12, 0.3)),
+    )
 
 
 def panel(rng: Rng) -> Field:
     """An assembled panel: screws, slots, seams, drilled holes, an embossed mark."""
     image = any_surface(rng)
     for _ in range(rng.integers(1, 4)):  # seams between sheets
-        _, v = local_axes(*rng.uniform(20, SIZE - 20, 2), float(rng.choice([0, math.pi / 2])))
+        _, v = local_axes(
+            rng.uniform(20, SIZE - 20), rng.uniform(20, SIZE - 20), float(rng.choice([0, math.pi / 2]))
+        )
         image = gain(image, 1 - rng.uniform(0.3, 0.8) * np.exp(-((v / rng.uniform(1, 2.5)) ** 2)))
         image = gain(image, 1 + rng.uniform(0, 0.3) * np.exp(-(((v - 3) / 1.5) ** 2)))
     for x, y in rng.uniform(15, SIZE - 15, (int(rng.integers(2, 9)), 2)):
@@ -224,11 +282,17 @@ def panel(rng: Rng) -> Field:
             rim = np.exp(-(((np.hypot(u, v) - radius) / 1.2) ** 2))
             image = gain(blend(disc, image, colour(rng, (0, 0.2), (0.02, 0.15))), 1 + 0.3 * rim)
         else:  # a screw head
-            slot = (np.abs(v) < radius * 0.15) | ((np.abs(u) < radius * 0.15) if rng.random() < 0.5 else False)
+            slot = (np.abs(v) < radius * 0.15) | (
+                (np.abs(u) < radius * 0.15) if rng.random() < 0.5 else False
+            )
             head = gain(colour(rng, (0, 0.2), (0.4, 0.85))[None, None], 1 + 0.3 * np.clip(u / radius, -1, 1))
-            image = blend(disc, image, gain(head, 1 - 0.7 * (slot & (np.hypot(u, v) < radius * 0.8)).astype(np.float32)))
+            image = blend(
+                disc, image, gain(head, 1 - 0.7 * (slot & (np.hypot(u, v) < radius * 0.8)).astype(np.float32))
+            )
     if rng.random() < 0.4:
-        mark = text(rng, _word(rng, 2, 6), rng.uniform(10, 80), rng.uniform(50, 200), rng.uniform(0.7, 1.6), 2)
+        mark = text(
+            rng, _word(rng, 2, 6), rng.uniform(10, 80), rng.uniform(50, 200), rng.uniform(0.7, 1.6), 2
+        )
         image = gain(image, 1 + 0.35 * (np.roll(mark, 1, 0) - np.roll(mark, -1, 0)))
     return image
 
@@ -240,7 +304,11 @@ def ribbon(rng: Rng) -> Field:
     phase = (v / pitch) % 1
     index = np.floor(v / pitch).astype(int)
     palette = np.stack([colour(rng, (0, 0.9), (0.15, 0.95)) for _ in range(7)])
-    light = 0.35 + 0.75 * np.sin(np.clip(phase, 0.02, 0.98) * math.pi) + rng.uniform(0, 0.5) * np.exp(-(((phase - 0.35) / 0.06) ** 2))
+    light = (
+        0.35
+        + 0.75 * np.sin(np.clip(phase, 0.02, 0.98) * math.pi)
+        + rng.uniform(0, 0.5) * np.exp(-(((phase - 0.35) / 0.06) ** 2))
+    )
     lay = 1 + rng.uniform(0, 0.15) * np.sin((u + v) * 2 * math.pi / rng.uniform(5, 14))
     return gain(palette[index % len(palette)], (light * lay).astype(np.float32))
 
@@ -253,7 +321,9 @@ def crossing(rng: Rng) -> Field:
         start, end = rng.uniform(-20, SIZE + 20, (2, 2))
         if rng.random() < 0.7:
             end[int(rng.integers(2))] = start[int(rng.integers(2))]
-        image = blend(strokes(np.stack([start, end]), rng.uniform(2, 9)) * np.float32(rng.uniform(0.5, 1)), image, tone)
+        image = blend(
+            strokes(np.stack([start, end]), rng.uniform(2, 9)) * np.float32(rng.uniform(0.5, 1)), image, tone
+        )
     return image
 
 
@@ -264,7 +334,11 @@ def ground_edge(rng: Rng) -> Field:
     inside = smoothstep(u, -1.0, 1.0)
     shadow = 1 - rng.uniform(0.2, 0.7) * np.exp(-((np.minimum(u, 0) / rng.uniform(4, 20)) ** 2)) * (u < 0)
     chamfer = 1 + rng.uniform(-0.3, 0.5) * np.exp(-(((u - rng.uniform(3, 9)) / 2.5) ** 2))
-    return blend(inside, gain(table, (shadow * rng.uniform(0.2, 0.9)).astype(np.float32)), gain(part, chamfer.astype(np.float32)))
+    return blend(
+        inside,
+        gain(table, (shadow * rng.uniform(0.2, 0.9)).astype(np.float32)),
+        gain(part, chamfer.astype(np.float32)),
+    )
 
 
 def bands(rng: Rng) -> Field:
@@ -273,5 +347,7 @@ def bands(rng: Rng) -> Field:
     u, _ = rotated_axes(rng, any_angle(rng))
     profile = np.zeros_like(u)
     for _ in range(rng.integers(1, 6)):
-        profile += np.float32(rng.normal(0, 0.25)) * np.exp(-(((u - rng.uniform(u.min(), u.max())) / rng.uniform(6, 60)) ** 2))
+        profile += np.float32(rng.normal(0, 0.25)) * np.exp(
+            -(((u - rng.uniform(u.min(), u.max())) / rng.uniform(6, 60)) ** 2)
+        )
     return gain(image + 0.02 * streaks(rng, 60, 2, 0)[..., None], np.clip(1 + profile, 0.3, 1.8))

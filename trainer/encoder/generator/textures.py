@@ -8,13 +8,31 @@ import cv2
 import numpy as np
 
 from trainer.encoder.generator.canvas import (
-    SIZE, XS, YS, Field, Rng, any_angle, blend, colour, fractal, gain, grain, grey, hsv, noise, rotated_axes, shade,
-    smoothstep, streaks,
+    SIZE,
+    XS,
+    YS,
+    Field,
+    Rng,
+    any_angle,
+    blend,
+    colour,
+    fractal,
+    gain,
+    grain,
+    grey,
+    hsv,
+    noise,
+    rotated_axes,
+    shade,
+    smoothstep,
+    streaks,
 )  # fmt: skip
 
 
 def brushed(rng: Rng) -> Field:
-    relief = streaks(rng, int(rng.integers(15, 70)), int(rng.integers(1, 3)), rng.uniform(0, 180)) + 0.4 * fractal(rng, 2, 2)
+    relief = streaks(
+        rng, int(rng.integers(15, 70)), int(rng.integers(1, 3)), rng.uniform(0, 180)
+    ) + 0.4 * fractal(rng, 2, 2)
     return shade(relief, colour(rng, (0, 0.15), (0.35, 0.85)), rng.uniform(0.03, 0.12))
 
 
@@ -24,14 +42,20 @@ def casting(rng: Rng) -> Field:
 
 
 def concrete(rng: Rng) -> Field:
-    image = shade(fractal(rng, 3, 6, rng.uniform(0.55, 0.8)), colour(rng, (0, 0.2), (0.4, 0.85)), rng.uniform(0.04, 0.12))
+    image = shade(
+        fractal(rng, 3, 6, rng.uniform(0.55, 0.8)),
+        colour(rng, (0, 0.2), (0.4, 0.85)),
+        rng.uniform(0.04, 0.12),
+    )
     return gain(image, 1 - 0.4 * _dots(rng, int(rng.integers(0, 70))))
 
 
 def _dots(rng: Rng, count: int) -> Field:
     mask = np.zeros((SIZE, SIZE), np.uint8)
     for x, y in rng.integers(0, SIZE, (count, 2)):
-        cv2.circle(mask, (int(x), int(y)), int(rng.integers(0, 2)), int(rng.integers(60, 255)), -1, cv2.LINE_AA)
+        cv2.circle(
+            mask, (int(x), int(y)), int(rng.integers(0, 2)), int(rng.integers(60, 255)), -1, cv2.LINE_AA
+        )
     return mask.astype(np.float32) / np.float32(255)
 
 
@@ -66,7 +90,9 @@ def twill(rng: Rng) -> Field:
     pitch = rng.uniform(8, 22)
     over = (((np.floor(u / pitch) + np.floor(v / pitch)) % 4) < 2).astype(np.float32)
     fibres = np.sin(np.where(over > 0, u, v) * 2 * math.pi / rng.uniform(3, 5))
-    return shade(fibres * 0.4 + (over - 0.5) * 1.5, colour(rng, (0, 0.3), (0.15, 0.5)), rng.uniform(0.15, 0.4))
+    return shade(
+        fibres * 0.4 + (over - 0.5) * 1.5, colour(rng, (0, 0.3), (0.15, 0.5)), rng.uniform(0.15, 0.4)
+    )
 
 
 def knit(rng: Rng) -> Field:
@@ -101,7 +127,11 @@ def carpet(rng: Rng) -> Field:
     u, v = rotated_axes(rng, any_angle(rng), 1.0)
     period = 2 * math.pi / rng.uniform(3, 7)
     pile = np.sin(u * period) * np.sin(v * period) * rng.uniform(0.3, 1)
-    return shade(pile + grain(rng, 0.7) + 0.4 * fractal(rng, 3, 3), colour(rng, (0, 0.5), (0.25, 0.7)), rng.uniform(0.08, 0.2))
+    return shade(
+        pile + grain(rng, 0.7) + 0.4 * fractal(rng, 3, 3),
+        colour(rng, (0, 0.5), (0.25, 0.7)),
+        rng.uniform(0.08, 0.2),
+    )
 
 
 def rubber(rng: Rng) -> Field:
@@ -114,7 +144,9 @@ def rubber(rng: Rng) -> Field:
 
 def marble(rng: Rng) -> Field:
     cloud = fractal(rng, 2, 5, 0.6)
-    vein = np.exp(-np.abs(fractal(rng, 2, 4, 0.6) + 0.6 * cloud) * rng.uniform(4, 14)) * smoothstep(cloud, -1, 1)
+    vein = np.exp(-np.abs(fractal(rng, 2, 4, 0.6) + 0.6 * cloud) * rng.uniform(4, 14)) * smoothstep(
+        cloud, -1, 1
+    )
     base = shade(cloud, colour(rng, (0, 0.25), (0.5, 0.95)), 0.05)
     return blend(vein * np.float32(rng.uniform(0.3, 0.9)), base, colour(rng, (0, 0.3), (0.15, 0.6)))
 
@@ -151,7 +183,12 @@ def terrazzo(rng: Rng) -> Field:
         corners = int(rng.integers(3, 7))
         angles = np.sort(rng.uniform(0, 2 * math.pi, corners))
         chip = rng.uniform(0, SIZE, 2) + rng.uniform(2, 9) * np.stack([np.cos(angles), np.sin(angles)], 1)
-        cv2.fillPoly(image, [np.int32(chip)], tuple(float(c) for c in colour(rng, (0, 0.5), (0.2, 0.95))), cv2.LINE_8)
+        cv2.fillPoly(
+            image,
+            [np.asarray(chip, np.int32)],
+            tuple(float(c) for c in colour(rng, (0, 0.5), (0.2, 0.95))),
+            cv2.LINE_8,
+        )
     return image
 
 
@@ -162,14 +199,20 @@ def solar(rng: Rng) -> Field:
     if not mono:
         grains = fractal(rng, rng.integers(4, 9), 2)
         dark = smoothstep(fractal(rng, 14, 2), 0.6, 1.6)
-        relief = relief + 0.9 * np.tanh(3 * grains) * (grains > -0.2) - np.float32(rng.uniform(0.3, 1.2)) * dark
+        relief = (
+            relief + 0.9 * np.tanh(3 * grains) * (grains > -0.2) - np.float32(rng.uniform(0.3, 1.2)) * dark
+        )
     image = shade(relief, grey(rng.uniform(0.2, 0.65)), rng.uniform(0.05, 0.22))
     bars = int(rng.integers(2, 6))
     for bar in range(bars):
         centre = SIZE * (bar + 1) / (bars + 1) + rng.normal(0, 2)
-        image = gain(image, 1 - rng.uniform(0.4, 0.85) * np.exp(-(((YS - centre) / rng.uniform(1.5, 4)) ** 4)))
+        image = gain(
+            image, 1 - rng.uniform(0.4, 0.85) * np.exp(-(((YS - centre) / rng.uniform(1.5, 4)) ** 4))
+        )
     if rng.random() < 0.6:
-        image = gain(image, 1 + np.float32(rng.uniform(0.01, 0.06)) * np.sin(XS * 2 * math.pi / rng.uniform(3, 6)))
+        image = gain(
+            image, 1 + np.float32(rng.uniform(0.01, 0.06)) * np.sin(XS * 2 * math.pi / rng.uniform(3, 6))
+        )
     edge = np.maximum(np.abs(XS - SIZE / 2), np.abs(YS - SIZE / 2))
     image = gain(image, 1 - rng.uniform(0.2, 0.7) * smoothstep(edge, SIZE / 2 - rng.uniform(4, 22), SIZE / 2))
     if mono:
@@ -182,7 +225,9 @@ def strip(rng: Rng) -> Field:
     """Hot-rolled steel: scale mottling and rolling streaks."""
     rolled = streaks(rng, 1, int(rng.integers(8, 60)), float(rng.choice([0, 0, 90, rng.normal(0, 4)])))
     mottle = fractal(rng, rng.integers(3, 30), 4, 0.7)
-    relief = rng.uniform(0, 0.7) * rolled + rng.uniform(0.2, 1) * mottle + 0.5 * grain(rng, rng.uniform(0, 1.2))
+    relief = (
+        rng.uniform(0, 0.7) * rolled + rng.uniform(0.2, 1) * mottle + 0.5 * grain(rng, rng.uniform(0, 1.2))
+    )
     return shade(relief.astype(np.float32), grey(rng.uniform(0.3, 0.8)), rng.uniform(0.03, 0.12))
 
 
@@ -195,7 +240,9 @@ def ferrite(rng: Rng) -> Field:
     image = shade(relief, grey(rng.uniform(0.12, 0.5)), rng.uniform(0.03, 0.1))
     image = gain(image, np.float32(0.6) + np.float32(rng.uniform(0.2, 0.9)) * band)
     if rng.random() < 0.35:  # the table below the part's lower edge
-        image = gain(image, 1 - rng.uniform(0.3, 0.8) * (YS > SIZE * rng.uniform(0.8, 0.95)).astype(np.float32))
+        image = gain(
+            image, 1 - rng.uniform(0.3, 0.8) * (SIZE * rng.uniform(0.8, 0.95) < YS).astype(np.float32)
+        )
     return image
 
 
@@ -209,7 +256,9 @@ def asphalt(rng: Rng) -> Field:
 def ceramic(rng: Rng) -> Field:
     """A glazed or sintered face under one lamp: nearly no texture, strong falloff."""
     u, v = rotated_axes(rng)
-    lamp = np.exp(-(((u - rng.uniform(u.min(), u.max())) / rng.uniform(60, 200)) ** 2 + ((v - v.mean()) / 250) ** 2))
+    lamp = np.exp(
+        -(((u - rng.uniform(u.min(), u.max())) / rng.uniform(60, 200)) ** 2 + ((v - v.mean()) / 250) ** 2)
+    )
     relief = 0.4 * fractal(rng, 3, 2) + 0.6 * grain(rng, rng.uniform(0.4, 1.5))
     return gain(shade(relief, colour(rng, (0, 0.25), (0.3, 0.9)), rng.uniform(0.01, 0.04)), 0.55 + 0.6 * lamp)
 

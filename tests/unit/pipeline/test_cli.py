@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+import typer
+
+import pipeline.cli as cli
+from dapo.errors import DapoError
+
+
+def failing(error):
+    def register(app: typer.Typer) -> None:
+        @app.command()
+        def fail() -> None:
+            raise error
+
+        @app.command()
+        def fine() -> None:
+            return None
+
+    return register
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Make `dapo fail` raise; returns its exit status."""
+
+    class Entry:
+        name = "fail"
+
+        def __init__(self, error):
+            self._error = error
+
+        def load(self):
+            return failing(self._error)
+
+    def run(error, arguments=("fail",)):
+        monkeypatch.setattr(cli, "entry_points", lambda group: [Entry(error)])
+        return cli.invoke(list(arguments))
+
+    return run
+
+
+def test_a_users_mistake_is_one_message_without_a_stack_trace(command, capsys):
+    assert command(DapoError("the pack [red] is missing")) == 2
+    assert capsys.readouterr().err == "error: the pack [red] is missing\n"
+
+
+def test_missing_extras_are_named(command, capsys):
+    assert command(ModuleNotFoundError("no", name="torch.nn")) == 2
+    assert "pip install 'dapo-inspection[model]'" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        command(ModuleNotFoundError("no", name="somebody_elses"))
+
+
+def test_interruptions_have_the_shells_status(command):
+    assert command(KeyboardInterrupt()) == 130
+
+
+def test_a_reader_that_goes_away_is_no_error(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    assert command(BrokenPipeError()) == 0
+
+
+def test_wrong_options_are_usage_errors(command, capsys):
+    assert command(None, ["fine", "--no-such"]) == 2
+    assert "--no-such" in capsys.readouterr().err
+    assert command(None, ["fine"]) == 0
+
+
+def test_without_commands_it_says_how_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "entry_points", lambda group: [])
+    assert cli.invoke(["run"]) == 2
+    assert "make setup" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys, monkeypatch):
+    assert cli.invoke(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dapo ")
+    monkeypatch.setattr(sys, "argv", ["dapo", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in ("run", "pack", "types", "calibrate", "config", "evaluate"):
+        assert name in text

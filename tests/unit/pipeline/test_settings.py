@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from dapo.errors import SettingsError
+from pipeline.cli import invoke
+from pipeline.settings import keys, load, shown
+
+
+def test_each_layer_wins_over_the_one_before(tmp_path):
+    file = tmp_path / "dapo.toml"
+    file.write_text("[run]\nbatch = 2\nmax_bytes = 5\n[model]\ndevice = 'cuda'\n")
+    loaded = load(
+        {"run.batch": 9, "run.out": None}, file, {"DAPO_RUN__BATCH": "4", "DAPO_MODEL__THREADS": "3"}
+    )
+    assert (loaded.settings.run.batch, loaded.settings.run.max_bytes) == (9, 5)
+    assert (loaded.settings.model.device, loaded.settings.model.threads) == ("cuda", 3)
+    origins = {key: loaded.origins[key] for key in ("run.batch", "run.max_bytes", "model.threads", "run.out")}
+    assert origins == {
+        "run.batch": "option",
+        "run.max_bytes": str(file),
+        "model.threads": "environment DAPO_MODEL__THREADS",
+        "run.out": "default",
+    }
+
+
+def test_the_file_may_be_named_by_the_environment(tmp_path, monkeypatch):
+    file = tmp_path / "other.toml"
+    file.write_text("[run]\nbatch = 3\n")
+    assert load(environment={"DAPO_CONFIG": str(file)}).settings.run.batch == 3
+    monkeypatch.chdir(tmp_path)
+    assert load(environment={}).settings.run.batch == 8
+    file.rename(tmp_path / "dapo.toml")
+    assert load(environment={}).settings.run.batch == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[run]\nbacth = 2", "unknown setting 'run.bacth'. Did you mean 'run.batch'"),
+        ("batch = 2", "unknown setting 'batch'"),
+        ("[run]\nbatch = 'many'", "run.batch: input should be a valid integer"),
+        ("[run]\nbatch = 0", "greater than or equal to 1"),
+        ("[run", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_says_what_and_where(tmp_path, text, says):
+    file = tmp_path / "dapo.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=says.replace("[", r"\[")) as caught:
+        load(config=file, environment={})
+    assert str(file) in str(caught.value)
+
+
+def test_a_missing_file_and_a_wrong_variable_are_named(tmp_path):
+    with pytest.raises(SettingsError, match="can't be read"):
+        load(config=tmp_path / "none.toml", environment={})
+    with pytest.raises(SettingsError, match=r"environment DAPO_MODEL__DEVCE: .*Did you mean 'model.device'"):
+        load(environment={"DAPO_MODEL__DEVCE": "cpu"})
+
+
+def test_every_setting_is_shown():
+    assert [row[0] for row in shown(load(environment={}))] == keys()
+
+
+def test_dapo_config_prints_values_with_origins(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAPO_RUN__BATCH", "5")
+    assert invoke(["config"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["run.batch", "5", "environment", "DAPO_RUN__BATCH"] in lines

@@ -1,0 +1,61 @@
+"""The house as designed: who may import whom, and documents that tell the truth."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAY_IMPORT = {
+    "dapo": {"dapo"},
+    "schemas": {"schemas", "dapo"},
+    "pipeline": {"pipeline", "dapo", "schemas"},
+    "trainer": {"trainer", "dapo", "schemas", "pipeline"},
+}
+OURS = {*MAY_IMPORT, "benchmarks", "tests"}
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_arrows_go_one_way(package):
+    for path in (ROOT / package).rglob("*.py"):
+        wrong = (imported(path) & OURS) - MAY_IMPORT[package]
+        assert not wrong, f"{path} imports {wrong}"
+
+
+def test_the_model_knows_no_transport():
+    forbidden = {"kafka", "tritonclient", "minio", "pyarrow", "typer", "rich"}
+    for path in (ROOT / "dapo").rglob("*.py"):
+        assert not imported(path) & forbidden, path
+
+
+def test_the_readmes_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"^make ([a-z]+)", text, re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_dependency_has_a_bound_and_a_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    records = "\n".join(path.read_text() for path in (ROOT / "docs" / "adr").glob("*.md")).lower()
+    for requirement in (r for group in groups for r in group if not r.startswith("dapo-inspection")):
+        assert ">=" in requirement, requirement
+        name = re.split(r"[\[><=]", requirement)[0].lower()
+        assert name in records, f"docs/adr says nothing of {name}"
