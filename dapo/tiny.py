@@ -205,7 +205,8 @@ def load_tiny(path: Path | None = None) -> TinyEncoder:
         )
     with safe_open(path, "pt") as file:
         metadata = json.loads((file.metadata() or {}).get("dapo_tiny", "{}"))
-        state = {name: file.get_tensor(name).float() for name in file}
+        names = file.keys()  # the open file itself can't be iterated
+        state = {name: file.get_tensor(name).float() for name in names}
     if "phrases" not in metadata:
         raise WeightsNotFound(f"{path}: not a dapo-tiny file (its metadata has no vocabulary).")
     tokenizer = WordTokenizer(metadata["phrases"])

@@ -83,16 +83,20 @@ class Preparer:
         self._size = image_size
         self._limits = limits or Limits()
         self._frozen: dict[str, FrozenDetector] = {}
-        self._passed: deque[Frame] = deque(maxlen=FROZEN_AFTER)
+        self._passed: dict[str, deque[Frame]] = {}
 
     def passed_over(self, frame: Frame) -> None:
-        """A frame that is not prepared because its result is known; a frozen camera is noticed across it all the same."""
-        self._passed.append(frame)
+        """A readable frame that is not prepared because its result is known: a frozen camera is noticed across it too.
+
+        Only the last few of a camera are held, undecoded; those of a video are let go when the next begins.
+        """
+        self._passed = {camera: held for camera, held in self._passed.items() if camera in ("", frame.camera_id)}
+        self._passed.setdefault(frame.camera_id, deque(maxlen=FROZEN_AFTER)).append(frame)
 
     def prepare(self, frame: Frame, sha256: str | None = None) -> Prepared:
         """Decode and cut one frame. Never raises for what is wrong with the frame."""
-        while self._passed:
-            self._look_again(self._passed.popleft())
+        for earlier in self._passed.pop(frame.camera_id, ()):
+            self._frozen_check(earlier, self._decode(earlier).pixels)
         prepared = Prepared(frame, content_hash(frame) if sha256 is None else sha256, datetime.now(UTC))
         begun = time.perf_counter()
         if frame.error is not None:
@@ -120,13 +124,6 @@ class Preparer:
 
     def _frozen_check(self, frame: Frame, pixels: NDArray[np.uint8]) -> tuple[str, str] | None:
         return self._frozen.setdefault(frame.camera_id, FrozenDetector()).check(pixels)
-
-    def _look_again(self, frame: Frame) -> None:
-        if frame.error is None:
-            try:
-                self._frozen_check(frame, self._decode(frame).pixels)
-            except FrameError:
-                return  # as it was when it was inspected: it did not count then either
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from dapo.errors import OutputError, SettingsError
 from dapo.pack import Pack
 from pipeline.atomic import explained, write_whole
 from pipeline.ports import Infer, Source
-from pipeline.record import RESULTS, FolderSink
+from pipeline.record import RESULTS, ROWS_PER_FILE, FolderSink
 from pipeline.report.page import write_report
 from pipeline.resume import PREVIOUS, Resumption
 from pipeline.rows import DEAD_LETTERS, MASKS, OVERLAYS, Configuration
@@ -69,7 +69,7 @@ def run_job(
     """
     about = _describe(job, pack)
     earlier = _prepare(job, about)
-    sink = FolderSink(job.out, Configuration.of(pack, job.pack_name))
+    sink = FolderSink(job.out, Configuration.of(pack, job.pack_name), rows_per_file=ROWS_PER_FILE)
     _mark(job.out, {**about, "state": "running"})
     resumption = Resumption(job.out, pack.configuration_hash) if earlier else None
     _fill_in(summary, job, pack)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from dapo.errors import OutputError
-from dapo.inspection import Evaluation
+from dapo.inspection import Evaluation, ResultState
 from dapo.pack import ANY_PRODUCT, Pack
 from pipeline.decode import Limits
 from pipeline.inspect import Inspector, Prepared, Preparer, content_hash
@@ -144,7 +144,8 @@ def _work(
             resumption.discard(frame)
             yield preparer.prepare(frame, sha256)
         else:
-            preparer.passed_over(frame)
+            if row.result_state == ResultState.COMPLETED:
+                preparer.passed_over(frame)
             yield row
 
 

@@ -28,11 +28,11 @@ def draw_overlay(pixels: NDArray[np.uint8], verdict: Verdict) -> NDArray[np.uint
         verdict: of this frame.
 
     Returns:
-        uint8 [h, w, 3], the frame reduced to at most 1600 px a side (small frames are enlarged to 320 px, or labels would
+        uint8 [h, w, 3], the frame reduced to at most 1600 px a side (small frames are enlarged to 480 px, or labels would
         not be readable).
     """
     height, width = pixels.shape[:2]
-    scale = min(MAX_SIDE / max(height, width), max(1.0, 320 / max(height, width)))
+    scale = min(MAX_SIDE / max(height, width), max(1.0, 480 / max(height, width)))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     canvas = np.array(cv2.resize(pixels, size, interpolation=method), np.uint8)
@@ -42,6 +42,12 @@ def draw_overlay(pixels: NDArray[np.uint8], verdict: Verdict) -> NDArray[np.uint
     for defect in verdict.defects:
         _label(canvas, defect, scale, line)
     return canvas
+
+
+def _ink(ground: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever can be read on `ground`."""
+    red, green, blue = ground
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else (255, 255, 255)
 
 
 def _outline(canvas: NDArray[np.uint8], defect: Defect, scale: float, line: int) -> None:
@@ -60,4 +66,4 @@ def _label(canvas: NDArray[np.uint8], defect: Defect, scale: float, line: int) -
     x = max(0, min(x, canvas.shape[1] - wide - 4))
     y = y - 3 if y - high - base - 3 > 0 else min(y + h + high + 3, canvas.shape[0] - base - 1)
     cv2.rectangle(canvas, (x, y - high - 2), (x + wide + 4, y + base), colour_of(defect.type), -1)
-    cv2.putText(canvas, text, (x + 2, y), cv2.FONT_HERSHEY_SIMPLEX, font, (0, 0, 0), thick, cv2.LINE_AA)
+    cv2.putText(canvas, text, (x + 2, y), cv2.FONT_HERSHEY_SIMPLEX, font, _ink(colour_of(defect.type)), thick, cv2.LINE_AA)

@@ -42,7 +42,7 @@ _CLEAR_COVER = 64  # of 255: a cell with a quarter of a defect belongs to it
 class Tuning:
     """How long and how. Batch and Adam as in the paper; the rate falls to zero, since the pool is seen once."""
 
-    steps: int = 900
+    steps: int = 600
     batch: int = 8
     words: int = 10
     learning_rate: float = 1e-3

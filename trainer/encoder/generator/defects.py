@@ -307,7 +307,8 @@ def particles(rng: Rng, image: Field, inside: Inside, ground: Field | None) -> D
             int(rng.integers(3, 7)),
         )
         angles = np.sort(rng.uniform(0, 2 * math.pi, corners))
-        points = np.int32((middle + radius * np.stack([np.cos(angles), np.sin(angles)], 1)) * 8)
+        corners_at = middle + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+        points: Field = (corners_at * 8).astype(np.int32)
         shade_ = tuple(float(c) for c in np.clip(tone * rng.uniform(0.7, 1.3), 0, 1))
         if rng.random() < 0.3:
             cv2.fillPoly(out, [points + 10], (0.0, 0.0, 0.0), cv2.LINE_8, 3)
