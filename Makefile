@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 demo: setup  ## the main job on bundled sample frames: a table and a report page
-	$(BIN)/dapo run pipeline/samples --out demo-out --overwrite
+	$(BIN)/dapo run pipeline/samples --product sample --out demo-out --overwrite
 	@echo
 	@echo "Open demo-out/report.html. Your own pictures:  $(BIN)/dapo run FOLDER --types scratch,hole --out my-run"
 
@@ -50,7 +50,9 @@ encoder: setup  ## train the bundled encoder and its prompt pack again (about 1.
 	$(BIN)/python -m trainer.encoder.features --out $(POOL)/validation --count 1500 --seed 2 --families validation
 	$(BIN)/python -m trainer.encoder.features --out $(POOL)/train --count 60000 --seed 1
 	$(BIN)/python -m trainer.encoder.train --pool $(POOL)/train --validation $(POOL)/validation --out dapo/weights/dapo-tiny.safetensors
-	$(BIN)/python -m trainer.encoder.tune --pool $(POOL)/train --out dapo/weights/dapo-tiny.pack --seed 1
+	$(BIN)/python -m trainer.encoder.tune --pool $(POOL)/train --out $(POOL)/seed1.pack --seed 1
+	$(BIN)/python -m trainer.encoder.samples --frames pipeline/samples --good $(POOL)/good
+	$(BIN)/dapo calibrate $(POOL)/good --product sample --pack $(POOL)/seed1.pack --out dapo/weights/dapo-tiny.pack
 
 bench: setup  ## every speed claim
 	$(BIN)/python -m benchmarks.types

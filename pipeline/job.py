@@ -100,6 +100,22 @@ def run_job(
     return summary
 
 
+def check_folder(out: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Whether `out` holds results of an earlier run.
+
+    Raises:
+        OutputError: it does, and it was said neither to go on with them nor to remove them.
+    """
+    with explained(out):
+        there = any((out / name).exists() for name in (RUN_MARKER, RESULTS, PREVIOUS))
+    if there and not (resume or overwrite):
+        raise OutputError(
+            f"{out}: holds the results of an earlier run. Add --resume to go on with it, --overwrite to remove it, "
+            "or give another folder with --out."
+        )
+    return there
+
+
 def earlier_batch(out: Path) -> int | None:
     """Batch size of the run in `out`, None where there is none: a resumed run takes the same."""
     batch = _read_marker(out / RUN_MARKER).get("batch")
@@ -121,26 +137,18 @@ def _describe(job: Job, pack: Pack) -> dict[str, Any]:
 
 def _prepare(job: Job, about: dict[str, Any]) -> bool:
     """Make sure the folder is ours to write; True where there is a run to go on with."""
-    marker = job.out / RUN_MARKER
+    there = check_folder(job.out, resume=job.resume, overwrite=job.overwrite)
+    if there and job.resume:
+        _check_same(job.out / RUN_MARKER, about)
+        return True
     with explained(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
-        there = any((job.out / name).exists() for name in (RUN_MARKER, RESULTS, PREVIOUS))
-        if there and job.overwrite and not job.resume:
-            for name in _OURS:
-                if (job.out / name).is_dir():
-                    shutil.rmtree(job.out / name)
-            for name in _OUR_FILES:
-                (job.out / name).unlink(missing_ok=True)
-            return False
-    if not there:
-        return False
-    if not job.resume:
-        raise OutputError(
-            f"{job.out}: holds the results of an earlier run. Add --resume to go on with it, --overwrite to remove it, "
-            "or give another folder with --out."
-        )
-    _check_same(marker, about)
-    return True
+        for name in _OURS:
+            if (job.out / name).is_dir():
+                shutil.rmtree(job.out / name)
+        for name in _OUR_FILES:
+            (job.out / name).unlink(missing_ok=True)
+    return False
 
 
 def _check_same(marker: Path, about: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +43,10 @@ def encoded(pixels: NDArray[np.uint8], form: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def frame(frame_id: str = "a.png", data: bytes | None = None, **fields: object) -> Frame:
-    """A frame from memory: a good surface unless `data` is given."""
+def frame(frame_id: str = "a.png", data: bytes | None = None, **fields: Any) -> Frame:
+    """A frame from memory: a good surface unless `data` is given; `fields` are others of `Frame`."""
     body = encoded(surface()) if data is None else data
-    return Frame(
-        **{"frame_id": frame_id, "source": "memory://test", "captured_at": DAY, "data": body, **fields}
-    )  # type: ignore[arg-type]
+    return replace(Frame(frame_id, "memory://test", DAY, body), **fields)
 
 
 def small_pack(*types: str, products: dict[str, Product] | None = None) -> Pack:
@@ -166,6 +166,4 @@ class MemorySink:
 
 
 def _without_pixels(result: Result) -> Result:
-    from dataclasses import replace
-
     return replace(result, pixels=None, frame=replace(result.frame, pixels=None))

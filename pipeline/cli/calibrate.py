@@ -98,7 +98,6 @@ def describe(found: Calibration, product: str) -> str:
     ]
     if not found.sure:
         lines.append(
-            f"{found.frames} frames can't show {100 * found.rate:g} %: that needs "
-            f"{found.frames_needed} good frames without an alarm"
+            f"to show {100 * found.rate:g} % takes at least {found.frames_needed} good frames of which none alarms"
         )
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
 from pipeline.compose import in_process
 from pipeline.decode import Limits
-from pipeline.job import Job, earlier_batch, run_job
+from pipeline.job import Job, check_folder, earlier_batch, run_job
 from pipeline.ports import Source
 from pipeline.progress import shown
 from pipeline.report.console import summary_table
@@ -118,11 +118,12 @@ def run_command(
         list(source or ()), list_file, limits, summary.add_skipped, stall_s=settings.run.camera_stall_s
     )
     pack_path = settings.pack.path or default_pack_path()
+    # Before the model is loaded, which takes seconds:
+    check_folder(settings.run.out, resume=resume, overwrite=overwrite)
     asked_pack = read_pack(pack_path)
-    if opened.live or (opened.source.total == 1 and asked_pack.product(product).tiles is None):
-        size = 1  # a batch is filled up with black images: nobody should wait for those
-    else:
-        size = settings.run.batch
+    # A batch is filled up with black images: nobody who has one frame should wait for seven of those.
+    alone = opened.live or (opened.source.total == 1 and asked_pack.product(product).tiles is None)
+    size = 1 if alone else settings.run.batch
     if resume and batch is None:
         size = earlier_batch(settings.run.out) or size
     chosen, infer = in_process(

@@ -52,7 +52,7 @@ def frames(path: Path, name: str, source: str, limits: Limits) -> Iterator[Frame
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
-            text = f"{path} can't be opened as a video: damaged, cut off, or a codec that OpenCV lacks. Convert it to H.264 MP4."
+            text = f"{path} can't be opened as a video: damaged, cut off, or of an unknown codec. Convert it to H.264 MP4."
             yield _failed(name, source, path, "video-unreadable", text, original=True)
             return
         try:

@@ -51,7 +51,9 @@ def _open(*given: str, list_file: str | None = None) -> Source:
 def _listed(tmp_path: Path) -> Source:
     folder = _folder(tmp_path)
     names = tmp_path / "names.txt"
-    names.write_text("".join(f"{folder / name}\n" for name in ("0.png", "1.png", "1.png", "2.png", "gone.png")))
+    names.write_text(
+        "".join(f"{folder / name}\n" for name in ("0.png", "1.png", "1.png", "2.png", "gone.png"))
+    )
     return _open(list_file=str(names))
 
 
@@ -83,7 +85,8 @@ def test_a_source_gives_each_frame_once_under_an_id_of_its_own(source: Source) -
 def test_a_source_gives_the_same_again(source: Source) -> None:
     def seen() -> list[tuple[str, str, bytes]]:
         return [
-            (one.source, one.frame_id, one.data if one.pixels is None else one.pixels.tobytes()) for one in source
+            (one.source, one.frame_id, one.data if one.pixels is None else one.pixels.tobytes())
+            for one in source
         ]
 
     assert seen() == seen()
@@ -118,7 +121,9 @@ def infer(request: pytest.FixtureRequest) -> Iterator[Infer]:
 
 def _images(infer: Infer, count: int) -> np.ndarray:
     size = infer.image_size
-    return np.stack([surface(number, defect=number % 2 == 0, width=size, height=size) for number in range(count)])
+    return np.stack(
+        [surface(number, defect=number % 2 == 0, width=size, height=size) for number in range(count)]
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 7])
@@ -230,5 +235,3 @@ def test_sinks_keep_no_pixels() -> None:
     for result in _results(3):
         sink.write(result)
     assert all(result.pixels is None for result in sink.written)
-
-

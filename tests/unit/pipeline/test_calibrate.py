@@ -87,4 +87,4 @@ def test_the_command_sets_one_products_thresholds(tmp_path, monkeypatch, capsys)
     assert "left out: broken.png" in captured.err
     assert "left out: dark.png" in captured.err
     assert "1 of 12 good frames alarm" in captured.out
-    assert "12 frames can't show 10 %" in captured.out
+    assert "to show 10 % takes at least 29 good frames" in captured.out

@@ -124,7 +124,7 @@ def test_passwords_are_cut_from_addresses() -> None:
 
 @pytest.mark.parametrize("address", ["rtsp://127.0.0.1:9/none", "63", "/dev/video63"])
 def test_addresses_are_cameras(address: str) -> None:
-    with pytest.raises(SourceError, match="camera .* can't be opened"):
+    with pytest.raises(SourceError, match=r"camera .* can't be opened"):
         open_source([address], None, limits=_limits(), skip=lambda *_: None)
 
 

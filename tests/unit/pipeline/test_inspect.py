@@ -22,7 +22,9 @@ from pipeline.testing import SIZE, FakeInfer, encoded, frame, small_pack, surfac
 CALIBRATED = Product(types=("scratch", "hole"), threshold_ok=0.2, threshold_notok=0.6)
 
 
-def _inspect(frames: Sequence[Frame], *, batch: int = 4, live: bool = False, product: Product = CALIBRATED) -> list[Result]:
+def _inspect(
+    frames: Sequence[Frame], *, batch: int = 4, live: bool = False, product: Product = CALIBRATED
+) -> list[Result]:
     pack = small_pack(products={"*": product})
     preparer, inspector = Preparer(pack, SIZE), Inspector(FakeInfer(pack), pack, batch=batch, live=live)
     results = [result for one in frames for result in inspector.add(preparer.prepare(one))]
@@ -54,7 +56,11 @@ def test_results_come_in_order_and_do_not_depend_on_the_batch(batch: int) -> Non
     results = _inspect(frames, batch=batch)
     assert [result.frame.frame_id for result in results] == [str(n) for n in range(20)]
     scores = [result.verdict.anomaly_score if result.verdict else None for result in results]
-    single = [result.verdict.anomaly_score if result.verdict else None for one in frames for result in _inspect([one])]
+    single = [
+        result.verdict.anomaly_score if result.verdict else None
+        for one in frames
+        for result in _inspect([one])
+    ]
     assert scores == single
 
 
@@ -87,7 +93,9 @@ def test_tiles_find_what_the_whole_frame_loses() -> None:
     large[100:116, 900:916] = 0
     tiled = Product(types=("scratch",), threshold_ok=0.3, threshold_notok=0.3, tiles=Tiles(8, 8, 0.1))
     data = encoded(large)
-    [whole] = _inspect([frame("x.png", data)], product=Product(types=("scratch",), threshold_ok=0.3, threshold_notok=0.3))
+    [whole] = _inspect(
+        [frame("x.png", data)], product=Product(types=("scratch",), threshold_ok=0.3, threshold_notok=0.3)
+    )
     [cut] = _inspect([frame("x.png", data)], product=tiled)
     assert whole.verdict is not None
     assert whole.verdict.evaluation is Evaluation.OK
@@ -157,8 +165,10 @@ def test_a_frame_that_fails_says_where_and_why(one: Frame, stage: str, code: str
 def test_a_frame_that_can_not_be_judged_does_not_stop_the_line(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(FakeInfer):
         def infer(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
-            return [Prediction(0.9, np.zeros(3, np.float16), one.type_map, one.type_scores)
-                    for one in super().infer(images, products)]
+            return [
+                Prediction(0.9, np.zeros(3, np.float16), one.type_map, one.type_scores)
+                for one in super().infer(images, products)
+            ]
 
     pack = small_pack(products={"*": CALIBRATED})
     inspector = Inspector(Broken(pack), pack, batch=1)

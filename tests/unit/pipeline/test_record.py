@@ -72,7 +72,11 @@ def test_a_row_says_what_was_found_with_what(tmp_path: Path) -> None:
 
 
 def test_summaries_of_results_and_of_rows_agree(tmp_path: Path) -> None:
-    frames = [*_frames(4), frame("bad.png", b"x"), frame("black.png", encoded(np.zeros((64, 64, 3), np.uint8)))]
+    frames = [
+        *_frames(4),
+        frame("bad.png", b"x"),
+        frame("black.png", encoded(np.zeros((64, 64, 3), np.uint8))),
+    ]
     done = list(results(frames))
     sink = FolderSink(tmp_path, CONFIGURATION)
     for result in done:
@@ -103,7 +107,9 @@ def test_masks_and_overlays_are_there_for_frames_with_defects_only(tmp_path: Pat
 def test_dead_letters_keep_the_bytes_and_say_what_to_do(tmp_path: Path) -> None:
     body = b"\x89PNG\r\n\x1a\n broken \0 bytes"
     sink = FolderSink(tmp_path, CONFIGURATION)
-    for result in results([frame("sub/x.PNG", body, headers={"path": "/plant/sub/x.PNG"}), frame("odd name", b"x")]):
+    for result in results(
+        [frame("sub/x.PNG", body, headers={"path": "/plant/sub/x.PNG"}), frame("odd name", b"x")]
+    ):
         sink.write(result)
     sink.close()
     name = artifact_name("sub/x.PNG")
@@ -160,9 +166,14 @@ def test_left_overs_of_a_killed_run_are_removed(tmp_path: Path) -> None:
 def test_nothing_half_written_is_left_when_a_write_fails(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"No space left on device\. Free some space there"), write_whole(path) as file:
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill() -> None:
+        with write_whole(path) as file:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OutputError, match=r"No space left on device\. Free some space there"):
+        fill()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x.bin"]
 
@@ -201,7 +212,11 @@ except OutputError as error:
 def test_a_disk_that_fills_up_leaves_whole_files_only(tmp_path: Path, limit: int) -> None:
     out = tmp_path / "out"
     run = subprocess.run(
-        [sys.executable, "-c", _LIMITED, str(out), str(limit)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", _LIMITED, str(out), str(limit)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     assert "output error" in run.stdout, run.stderr
     assert not list(out.rglob(f"*{PARTIAL}"))

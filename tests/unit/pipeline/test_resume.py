@@ -47,7 +47,13 @@ def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(
-    photos: Path, out: Path, *, stop_at: int | None = None, resume: bool = False, batch: int = 4, infer: FakeInfer | None = None
+    photos: Path,
+    out: Path,
+    *,
+    stop_at: int | None = None,
+    resume: bool = False,
+    batch: int = 4,
+    infer: FakeInfer | None = None,
 ) -> RunSummary:
     stop, summary = threading.Event(), RunSummary()
     opened = open_source([str(photos)], None, Limits(), summary.add_skipped)
@@ -82,7 +88,9 @@ def _numbers(summary: RunSummary) -> str:
 
 
 @pytest.mark.parametrize("stops", [(1,), (5, 9), (7,), (33,), (34,), (36, 37), (39,)])
-def test_a_resumed_run_equals_an_uninterrupted_one(photos: Path, tmp_path: Path, stops: tuple[int, ...]) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    photos: Path, tmp_path: Path, stops: tuple[int, ...]
+) -> None:
     whole = _run(photos, tmp_path / "whole")
     for number, stop_at in enumerate(stops):
         stopped = _run(photos, tmp_path / "out", stop_at=stop_at, resume=number > 0)
@@ -171,7 +179,7 @@ def test_results_are_not_overwritten_unasked(photos: Path, tmp_path: Path) -> No
     out = tmp_path / "out"
     _run(photos, out)
     before = _content(out)
-    with pytest.raises(OutputError, match="--resume.*--overwrite.*--out"):
+    with pytest.raises(OutputError, match=r"--resume.*--overwrite.*--out"):
         _run(photos, out)
     assert _content(out) == before
 
@@ -183,7 +191,13 @@ def test_overwriting_removes_what_is_ours_and_nothing_else(photos: Path, tmp_pat
     (photos / "000.png").unlink()
     summary = RunSummary()
     opened = open_source([str(photos)], None, Limits(), summary.add_skipped)
-    run_job(Job(opened.name, "p", out, RunOptions(), overwrite=True), opened.source, FakeInfer(PACK), PACK, summary)
+    run_job(
+        Job(opened.name, "p", out, RunOptions(), overwrite=True),
+        opened.source,
+        FakeInfer(PACK),
+        PACK,
+        summary,
+    )
     assert summary.frames == COUNT - 1
     assert (out / "my notes.txt").read_text() == "keep me"
     assert not (out / "masks" / f"{artifact_name('000.png')}.png").exists()

@@ -23,11 +23,14 @@ PACK = small_pack(products={"*": Product(types=("scratch", "hole"), threshold_ok
 
 def _frames(count: int) -> list[Frame]:
     return [
-        frame(f"{n:04d}", b"bad" if n % 7 == 3 else encoded(surface(n, defect=n % 5 == 0))) for n in range(count)
+        frame(f"{n:04d}", b"bad" if n % 7 == 3 else encoded(surface(n, defect=n % 5 == 0)))
+        for n in range(count)
     ]
 
 
-def _run(source: FakeSource, sink: MemorySink | None = None, **options: object) -> tuple[RunSummary, MemorySink]:
+def _run(
+    source: FakeSource, sink: MemorySink | None = None, **options: object
+) -> tuple[RunSummary, MemorySink]:
     summary, sink = RunSummary(), sink or MemorySink()
     run(source, FakeInfer(PACK), PACK, sink, summary, RunOptions(**options))  # type: ignore[arg-type]
     return summary, sink
@@ -47,7 +50,9 @@ def test_each_frame_gives_one_result_in_order(batch: int, count: int) -> None:
 def test_memory_does_not_grow_with_the_source() -> None:
     peaks = []
     for count in (40, 200):
-        endless = FakeSource((frame(str(n), encoded(surface(n, width=128, height=128))) for n in range(count)), count)
+        endless = FakeSource(
+            (frame(str(n), encoded(surface(n, width=128, height=128))) for n in range(count)), count
+        )
 
         class Forgetful(MemorySink):
             def write(self, result: Result) -> None:

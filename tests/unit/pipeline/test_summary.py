@@ -22,7 +22,8 @@ def _failed(number: int) -> FrameOutcome:
 
 
 def test_types_count_frames_and_regions() -> None:
-    summary = summarise([_completed(1, 0.9, "hole", "hole", "dent"), _completed(2, 0.8, "dent"), _completed(3, 0.1)], RunSummary())
+    outcomes = [_completed(1, 0.9, "hole", "hole", "dent"), _completed(2, 0.8, "dent"), _completed(3, 0.1)]
+    summary = summarise(outcomes, RunSummary())
     assert (summary.types["hole"].frames, summary.types["hole"].regions) == (1, 2)
     assert (summary.types["dent"].frames, summary.types["dent"].regions) == (2, 2)
     assert summary.with_defects == 2
