@@ -7,6 +7,7 @@ and per product its types, regions, scale and thresholds. Thresholds change with
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -154,8 +155,6 @@ class Pack:
     @cached_property
     def configuration_hash(self) -> str:
         """SHA-256 over everything: canonical JSON, then each tensor by name: dtype, shape, bytes (little endian)."""
-        from dapo.pack_io import canonical_json
-
         digest = hashlib.sha256(canonical_json(self).encode())
         for name in sorted(self.tensors):
             array = np.ascontiguousarray(self.tensors[name], dtype="<f4")
@@ -323,3 +322,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def canonical_json(pack: Pack) -> str:
+    """Sorted keys, no spaces, no NaN: the same pack gives the same bytes on every machine."""
+    return json.dumps(
+        as_json(pack), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+    )

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dapo.errors import DapoError, PackError
-from dapo.pack import FORMAT, Pack, as_json
+from dapo.pack import FORMAT, Pack, canonical_json
 from dapo.vocabulary import nearest
 
 SUFFIX = ".pack"
@@ -25,13 +25,6 @@ _KEY = "dapo_pack"
 MAX_BYTES = 512 * 2**20  # ViT-L's learned parts are 13 MB; a pack with a coreset stays under 100 MB
 MAX_HEADER = 16 * 2**20  # thousands of products with polygons fit
 T = TypeVar("T")
-
-
-def canonical_json(pack: Pack) -> str:
-    """Sorted keys, no spaces, no NaN: the same pack gives the same bytes on every machine."""
-    return json.dumps(
-        as_json(pack), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
-    )
 
 
 def pack_bytes(pack: Pack) -> bytes:

@@ -74,4 +74,7 @@ class FrozenDetector:
         self._last = digest
         if self._repeats < FROZEN_AFTER:
             return None
-        return "frozen", f"the same picture came more than {FROZEN_AFTER} times in a row: is the camera stuck?"
+        return (
+            "frozen",
+            f"the same picture came more than {FROZEN_AFTER} times in a row: is the camera stuck?",
+        )

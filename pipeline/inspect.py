@@ -90,7 +90,9 @@ class Preparer:
 
         Only the last few of a camera are held, undecoded; those of a video are let go when the next begins.
         """
-        self._passed = {camera: held for camera, held in self._passed.items() if camera in ("", frame.camera_id)}
+        self._passed = {
+            camera: held for camera, held in self._passed.items() if camera in ("", frame.camera_id)
+        }
         self._passed.setdefault(frame.camera_id, deque(maxlen=FROZEN_AFTER)).append(frame)
 
     def prepare(self, frame: Frame, sha256: str | None = None) -> Prepared:

@@ -96,21 +96,13 @@ def run_command(
         "model.weights": weights,
     }
     settings = load(given, config).settings
-    repeat = (
-        ("--product", product if product != ANY_PRODUCT else None),
-        ("--types", types),
-        ("--list", list_file),
-    )
-    asked = _Asked(
-        tuple(source or ()),
-        (
-            *repeat,
-            *(
-                (f"--{key.split('.')[1].replace('path', 'pack').replace('_', '-')}", v)
-                for key, v in given.items()
-            ),
-        ),
-    )
+    named = {
+        f"--{key.split('.')[1].replace('path', 'pack').replace('_', '-')}": value
+        for key, value in given.items()
+    }
+    chosen_product = None if product == ANY_PRODUCT else product
+    repeat = {"--product": chosen_product, "--types": types, "--list": list_file, "--config": config, **named}
+    asked = _Asked(tuple(source or ()), tuple(repeat.items()))
     words = _words(types)
     limits = Limits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
     summary = RunSummary()
@@ -138,15 +130,13 @@ def run_command(
     options = RunOptions(product=product, batch=size, limits=limits, live=opened.live, limit=limit)
     job = Job(opened.name, pack_path.name, settings.run.out, options, resume, overwrite, fail_on_defect)
     errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    _warn(errors, chosen, product)
+    _warn(errors, asked_pack, chosen, product)
     total = opened.source.total if limit is None else min(limit, opened.source.total or limit)
     stop = Event()
     with _stopped_by_ctrl_c(stop, opened.source, errors), shown(errors, total) as on_frame:
         try:
             run_job(job, opened.source, infer, chosen, summary, stop=stop, on_frame=on_frame)
         except OutputError as error:
-            if not summary.frames:
-                raise
             errors.print(
                 f"error: {error} What was written before stays. Then go on with:\n  {asked.again(job.out)}"
             )
@@ -182,10 +172,10 @@ def _words(types: str | None) -> list[str]:
     return words
 
 
-def _warn(errors: Console, pack: Pack, product: str) -> None:
+def _warn(errors: Console, given: Pack, pack: Pack, product: str) -> None:
     """Say what makes the results less than they could be."""
-    if product not in pack.products:
-        known = ", ".join(name for name in sorted(pack.products) if name != ANY_PRODUCT) or "none"
+    if product not in given.products:
+        known = ", ".join(name for name in sorted(given.products) if name != ANY_PRODUCT) or "none"
         errors.print(
             f"note: the pack does not know product '{product}' (it knows: {known}); it is judged as any product"
         )

@@ -66,4 +66,13 @@ def _label(canvas: NDArray[np.uint8], defect: Defect, scale: float, line: int) -
     x = max(0, min(x, canvas.shape[1] - wide - 4))
     y = y - 3 if y - high - base - 3 > 0 else min(y + h + high + 3, canvas.shape[0] - base - 1)
     cv2.rectangle(canvas, (x, y - high - 2), (x + wide + 4, y + base), colour_of(defect.type), -1)
-    cv2.putText(canvas, text, (x + 2, y), cv2.FONT_HERSHEY_SIMPLEX, font, _ink(colour_of(defect.type)), thick, cv2.LINE_AA)
+    cv2.putText(
+        canvas,
+        text,
+        (x + 2, y),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        font,
+        _ink(colour_of(defect.type)),
+        thick,
+        cv2.LINE_AA,
+    )

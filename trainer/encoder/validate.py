@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dapo.tiny_tokenizer import WordTokenizer
 from trainer.encoder.features import CELLS, GRID, Pool
+from trainer.encoder.forward import image_taps
 from trainer.encoder.generator import FAMILIES, VALIDATION_FAMILIES
 from trainer.encoder.sentences import class_words
 
@@ -30,8 +31,6 @@ def _row(clip: CLIP, tokenizer: WordTokenizer, states: list[str]) -> Tensor:
 def validate(clip: CLIP, tokenizer: WordTokenizer, pool: Pool, count: int = 800) -> dict[str, float]:
     """AUROC of images (map and CLS) and cells, type accuracy, on the first `count` images of the pool; `_new`: families
     never trained on."""
-    from trainer.encoder.train import image_taps
-
     normal = _row(clip, tokenizer, ["flawless object", "perfect object", "object without defect"])
     generic = _row(clip, tokenizer, [f"object with {word}" for word in _GENERIC])
     typed = torch.stack(

@@ -16,7 +16,9 @@ from pipeline.testing import small_pack
 
 def test_known_words_keep_their_vectors_and_everything_else_stays() -> None:
     pack = small_pack("scratch", "hole", "dent")
-    pack = pack.with_products({"plate": dataclasses.replace(pack.product("*"), threshold_ok=0.1, threshold_notok=0.2)})
+    pack = pack.with_products(
+        {"plate": dataclasses.replace(pack.product("*"), threshold_ok=0.1, threshold_notok=0.2)}
+    )
     chosen = choose_types(pack, "plate", ["Dent", "scratch"])
     assert chosen.product("plate").types == ("dent", "scratch")
     assert chosen.product("plate").threshold_notok == 0.2

@@ -1,6 +1,6 @@
 """Procedural industrial surfaces with labelled defects: what dapo-tiny learns from. numpy and OpenCV only."""
 
-from trainer.encoder.generator.sampler import (
+from trainer.encoder.generator.catalogue import (
     DEFECT_NAMES,
     DEFECTS,
     FAMILIES,
@@ -8,13 +8,9 @@ from trainer.encoder.generator.sampler import (
     TRAIN_FAMILIES,
     VALIDATION_FAMILIES,
     Family,
-    Sample,
-    apply_defect,
-    augment,
     defects_for,
-    draw_clean,
-    draw_sample,
 )
+from trainer.encoder.generator.sampler import Sample, apply_defect, augment, draw_clean, draw_sample
 
 __all__ = [
     "DEFECTS",
