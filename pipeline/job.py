@@ -106,6 +106,8 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> bool:
     Raises:
         OutputError: it does, and it was said neither to go on with them nor to remove them.
     """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file, not a folder. Give another place with --out.")
     with explained(out):
         there = any((out / name).exists() for name in (RUN_MARKER, RESULTS, PREVIOUS))
     if there and not (resume or overwrite):

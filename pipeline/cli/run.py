@@ -25,8 +25,9 @@ from pipeline.ports import Source
 from pipeline.progress import shown
 from pipeline.report.console import summary_table
 from pipeline.run import OUTPUT_FAILED, RunOptions
-from pipeline.settings import Settings, load
+from pipeline.settings import load
 from pipeline.sources import open_source
+from pipeline.sources.camera import CameraSource
 from pipeline.summary import RunSummary
 
 _HELP = """Inspect photographs, a video or a camera: defects, their type and their mask.
@@ -143,11 +144,15 @@ def run_command(
             return OUTPUT_FAILED
         finally:
             opened.source.close()
-    _conclude(summary, job, asked, errors, settings)
+    _conclude(summary, job, asked, errors)
+    if isinstance(opened.source, CameraSource) and opened.source.dropped:
+        errors.print(
+            f"the camera was faster: {opened.source.dropped} frames were passed over (gaps in 'sequence')"
+        )
     return summary.exit_code or 0
 
 
-def _conclude(summary: RunSummary, job: Job, asked: _Asked, errors: Console, settings: Settings) -> None:
+def _conclude(summary: RunSummary, job: Job, asked: _Asked, errors: Console) -> None:
     Console().print(summary_table(summary))
     if summary.skipped:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in summary.skipped.most_common(8))

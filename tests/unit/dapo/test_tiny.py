@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dapo.encoder import load_encoder
 from dapo.errors import WeightsNotFound
 from dapo.handwritten import make_handwritten_pack, type_vectors
+from dapo.inspection import Evaluation
 from dapo.judge import judge
 from dapo.pack import Product, Scoring, Tiles, add_type
 from dapo.pack_io import read_pack
@@ -68,7 +69,9 @@ def test_the_bundle_is_small_and_frozen(encoder):
 def test_the_stem_is_efficientnets(encoder):
     """The shipped float16 stem is the package's, batch norms folded."""
     shipped: Lite0Stem = encoder.clip.visual.conv1.stem
-    for (name, ours), theirs in zip(shipped.state_dict().items(), pretrained_stem().state_dict().values(), strict=True):
+    for (name, ours), theirs in zip(
+        shipped.state_dict().items(), pretrained_stem().state_dict().values(), strict=True
+    ):
         assert torch.equal(ours, theirs.half().float()), name
 
 
@@ -86,7 +89,10 @@ def test_files_that_are_no_dapo_tiny_say_so(tmp_path):
 
 
 def test_no_two_trained_words_share_a_vector(encoder, pack):
-    for rows in (pack.tensors["text.types"], type_vectors(encoder, [word.word for word in pack.types]).numpy()):
+    for rows in (
+        pack.tensors["text.types"],
+        type_vectors(encoder, [word.word for word in pack.types]).numpy(),
+    ):
         cosines = rows @ rows.T - 2 * np.eye(len(rows))
         assert cosines.max() < 1 - 1e-5
 
@@ -143,11 +149,18 @@ def test_a_scratch_of_ten_pixels_in_twelve_megapixels_needs_tiles(encoder, pack)
     rng = np.random.default_rng(3)
     clean = np.clip(140 + rng.normal(0, 3, (3000, 4000, 3)), 0, 255).astype(np.uint8)
     scratched = clean.copy()
-    scratched[1500:1503, 2000:2010] = 20  # 10 px long, 3 px wide
+    scratched[1500:1502, 2000:2010] = 20  # 10 px long, 2 px wide
     predictor = Predictor(pack, encoder=encoder)
 
+    middle = (
+        (0.4, 0.4),
+        (0.6, 0.4),
+        (0.6, 0.6),
+        (0.4, 0.6),
+    )  # a region keeps the test to the tiles around the scratch
+
     def score(frame, tiles):
-        parts = windows(4000, 3000, tiles, [((0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6))] if tiles else ())
+        parts = windows(4000, 3000, tiles, [middle] if tiles else ())
         inputs = np.stack([resize(part.cut(frame), predictor.image_size) for part in parts])
         return merge(predictor.predict(inputs, ["*"] * len(parts)), parts, 4000, 3000)
 
@@ -158,7 +171,10 @@ def test_a_scratch_of_ten_pixels_in_twelve_megapixels_needs_tiles(encoder, pack)
     assert found.score - quiet.score > 0.1
     assert abs(lost.score - plain.score) < 0.2 * (found.score - quiet.score)
     product = Product(threshold_ok=threshold, threshold_notok=threshold, min_area_px=1)
-    defect = judge(found, product, 4000, 3000).defects[0]
+    assert judge(lost, product, 4000, 3000).evaluation is Evaluation.OK
+    verdict = judge(found, product, 4000, 3000)
+    assert verdict.evaluation is Evaluation.NOT_OK
+    defect = verdict.defects[0]
     assert defect.centroid == pytest.approx((2005, 1501), abs=60)
 
 

@@ -23,7 +23,7 @@ def camera() -> Iterator[tuple[str, list[int]]]:
     body = encoded(PICTURE, "JPEG")
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             connections.append(1)
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=cut")
