@@ -10,6 +10,9 @@ DapoError                      base: message says what, where and what to do
 +-- SourceError                a source of frames can't be opened
 +-- FrameError                 one frame can't be inspected (poison): carries a reason code
 +-- OutputError                results can't be written (disk full, no permission)
++-- ServiceUnavailable         a server is away, or too slow: the same call may work later
++-- LogRefused                 the broker will never take it (no such topic, no permission, too large)
+    +-- Fenced                 another process writes under this one's transactional id
 """
 
 from __future__ import annotations
@@ -62,3 +65,15 @@ class FrameError(DapoError):
 
 class OutputError(DapoError):
     """Results can't be written."""
+
+
+class ServiceUnavailable(DapoError):
+    """A server is away or too slow. Transient: back off and try again, for as long as it takes."""
+
+
+class LogRefused(DapoError):
+    """The broker will never take what it was given."""
+
+
+class Fenced(LogRefused):
+    """Another process writes under this one's transactional id; this one has to end."""

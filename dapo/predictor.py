@@ -24,7 +24,7 @@ from dapo.vision import encode_image, project
 
 
 class Predictor:
-    """Inspects batches of frames under one prompt pack.
+    """Inspects batches of frames under one prompt pack: an `ImageSide`, and a `Head` after it.
 
     Only the image tower works on a whole batch. All after it is done frame by frame: a frame's numbers do not
     depend on the products beside it in the batch.
@@ -65,27 +65,11 @@ class Predictor:
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._device = _device(device)
-        if encoder is None:
-            encoder = load_pack_encoder(pack, weights)
-        else:
-            check_encoder(pack, encoder)
+        self._side = ImageSide(pack, weights=weights, device=device, encoder=encoder)
+        self._head = Head(pack, device=device, scoring=scoring)
         self.pack = pack
-        self.scoring = scoring or pack.scoring
-        self.image_size = encoder.image_size
-        self._encoder = encoder
-        self._clip: Any = encoder.clip.to(self._device)
-        self._learned = {
-            name: self._tensor(name)
-            for name in pack.tensors
-            if name.startswith(("prompt.visual", "adapter."))
-        }
-        self._types = self._tensor("text.types")
-        self._normal = self._tensor("text.normal")
-        self._detect = torch.stack([self._normal, self._tensor("text.generic")])
-        self._vocabulary = torch.cat([self._normal[None], self._types])
-        self._rows = {word.slug: row for row, word in enumerate(pack.types)}
-        self._own: dict[tuple[str, ...], Tensor] = {}
+        self.scoring = self._head.scoring
+        self.image_size = self._side.image_size
 
     def predict(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
         """Inspect a batch; it may mix products.
@@ -103,13 +87,50 @@ class Predictor:
             return []
         return self.predictions(self.features(images), products)
 
-    @torch.inference_mode()
     def predictions(self, features: ImageFeatures, products: Sequence[str]) -> list[Prediction]:
-        """The head alone: features of a batch, name of each frame's product -> one prediction per frame."""
-        return [
-            self._inspect(cls, torch.stack(taps), product)
-            for cls, *taps, product in zip(features.cls, *features.taps, products, strict=True)
-        ]
+        """See `Head.predictions`."""
+        return self._head.predictions(features, products)
+
+    def features(self, images: NDArray[np.uint8]) -> ImageFeatures:
+        """See `ImageSide.features`."""
+        return self._side.features(images)
+
+
+class ImageSide:
+    """The half of a predictor that looks at pixels: encoder, visual prompts, adapters. Types do not matter to it.
+
+    Args:
+        pack, weights, device, encoder: see `Predictor`.
+
+    Attributes:
+        image_size: side S of the square input in px.
+
+    Raises:
+        EncoderMismatch, WeightsNotFound, SettingsError: see `Predictor`.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        *,
+        weights: Path | None = None,
+        device: str = "cpu",
+        encoder: Encoder | None = None,
+    ) -> None:
+        self._device = _device(device)
+        if encoder is None:
+            encoder = load_pack_encoder(pack, weights)
+        else:
+            check_encoder(pack, encoder)
+        self._pack = pack
+        self.image_size = encoder.image_size
+        self._encoder = encoder
+        self._clip: Any = encoder.clip.to(self._device)
+        self._learned = {
+            name: _tensor(pack, name, self._device)
+            for name in pack.tensors
+            if name.startswith(("prompt.visual", "adapter."))
+        }
 
     @torch.inference_mode()
     def features(self, images: NDArray[np.uint8]) -> ImageFeatures:
@@ -119,11 +140,11 @@ class Predictor:
             raise ValueError(
                 f"expected uint8 [B, {size}, {size}, 3], got {images.dtype} {list(images.shape)}"
             )
-        pixels = torch.from_numpy(normalise(images, self.pack.mean, self.pack.std)).to(self._device)
+        pixels = torch.from_numpy(normalise(images, self._pack.mean, self._pack.std)).to(self._device)
         visual = self._clip.visual
-        if self.pack.kind == "dapo":
+        if self._pack.kind == "dapo":
             prompts = self._learned["prompt.visual"]
-            out = encode_image(visual, pixels, self._encoder.taps, prompts, self.pack.alpha)
+            out = encode_image(visual, pixels, self._encoder.taps, prompts, self._pack.alpha)
             taps = [
                 F.linear(
                     tap, self._learned[f"adapter.{index}.weight"], self._learned[f"adapter.{index}.bias"]
@@ -134,6 +155,40 @@ class Predictor:
             out = encode_image(visual, pixels, self._encoder.dense_taps)
             taps = [project(visual, tap) for tap in out.taps]
         return ImageFeatures(F.normalize(out.cls, dim=-1), [F.normalize(tap, dim=-1) for tap in taps])
+
+
+class Head:
+    """The half of a predictor that knows words: features and text vectors to predictions. It needs no encoder.
+
+    Args:
+        pack, device, scoring: see `Predictor`.
+
+    Attributes:
+        pack: as given.
+        scoring: in force.
+
+    Raises:
+        SettingsError: torch can't use `device`.
+    """
+
+    def __init__(self, pack: Pack, *, device: str = "cpu", scoring: Scoring | None = None) -> None:
+        target = _device(device)
+        self.pack = pack
+        self.scoring = scoring or pack.scoring
+        self._types = _tensor(pack, "text.types", target)
+        self._normal = _tensor(pack, "text.normal", target)
+        self._detect = torch.stack([self._normal, _tensor(pack, "text.generic", target)])
+        self._vocabulary = torch.cat([self._normal[None], self._types])
+        self._rows = {word.slug: row for row, word in enumerate(pack.types)}
+        self._own: dict[tuple[str, ...], Tensor] = {}
+
+    @torch.inference_mode()
+    def predictions(self, features: ImageFeatures, products: Sequence[str]) -> list[Prediction]:
+        """Features of a batch, name of each frame's product -> one prediction per frame."""
+        return [
+            self._inspect(cls, torch.stack(taps), product)
+            for cls, *taps, product in zip(features.cls, *features.taps, products, strict=True)
+        ]
 
     def _inspect(self, cls: Tensor, taps: Tensor, product: str) -> Prediction:
         """One frame: cls [D], taps [taps, N, D]."""
@@ -183,8 +238,9 @@ class Predictor:
             self._own[slugs] = self._types[[self._rows[slug] for slug in slugs]]
         return self._own[slugs]
 
-    def _tensor(self, name: str) -> Tensor:
-        return torch.from_numpy(np.array(self.pack.tensors[name], np.float32)).to(self._device)
+
+def _tensor(pack: Pack, name: str, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(pack.tensors[name], np.float32)).to(device)
 
 
 def _square(cells: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """The ports between stages and the world. Each has a fake in `pipeline.testing` and one conformance suite.
 
-    Source   gives frames            file, folder, video, camera | Kafka
-    Infer    answers with predictions  in process | Triton
-    Sink     takes results           folder | Kafka
+    Source   gives frames                  file, folder, video, camera
+    Infer    answers with predictions      in process | Triton
+    Sink     takes results                 folder
+    Log      partitioned, transactional    memory | Kafka
 
 Nobody patches: a test that needs a port takes the fake.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -18,6 +19,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dapo.inspection import Prediction, Verdict
+
+Headers = tuple[tuple[str, bytes], ...]
+Partition = tuple[str, int]  # topic, number
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message as it was read from a log, untouched."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: Headers
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to be written to a log. Messages of one key keep their order."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Records that the log deleted before they were read: offsets `first` up to, not including, `end`."""
+
+    topic: str
+    partition: int
+    first: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +68,7 @@ class Frame:
         pixels: uint8 [H, W, 3] RGB, from sources that decode themselves (video, camera).
         captured_at: UTC.
         error: (code, message) where the source met the frame but could not read it; it becomes a Failed result.
+        record: the message it came as, where it came on a stream.
     """
 
     frame_id: str
@@ -44,11 +82,15 @@ class Frame:
     sequence: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     error: tuple[str, str] | None = None
+    record: Record | None = None
+
+
+DROP = "drop"  # the stage of a declared drop: such a result is Aborted, not Failed
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One frame's outcome: exactly one per frame. `verdict` is None where the frame failed (`error` says why)."""
+    """One frame's outcome: exactly one per frame. `verdict` is None where the frame failed or was dropped (`error`)."""
 
     frame: Frame
     verdict: Verdict | None
@@ -106,3 +148,157 @@ class Sink(Protocol):
     def flush(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Log(Protocol):
+    """A group member's view of a partitioned log: read, transform, write, exactly once.
+
+    All methods are called from one thread. `epoch` grows whenever reading starts over at what is committed (a partition
+    came or went, or a transaction was undone): records polled under an earlier epoch are read again, here or elsewhere,
+    so the caller forgets them with all that came of them. `losses` holds what was deleted unread since the caller last
+    cleared it.
+    """
+
+    epoch: int
+    losses: list[Loss]
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Record]:
+        """Records after the last ones, in order within a partition; empty after `timeout_s`. Blocks no longer.
+
+        Keeps the membership alive: call it at least every few seconds, also while paused.
+        """
+        ...
+
+    def commit(self, messages: Sequence[Message], consumed: Mapping[Partition, int]) -> bool:
+        """Write all messages and the offsets after the consumed records, as one transaction.
+
+        Returns False where it was undone: then nothing of it will ever be seen by a reader of committed messages, and
+        `epoch` has grown. May block while the broker is away.
+
+        Raises:
+            Fenced: another member writes under the same name; this one must end.
+            LogRefused: the log will never take it (a topic is missing, a message too large, no permission).
+        """
+        ...
+
+    def pause(self) -> None:
+        """Let `poll` give no records until `resume`."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def lag(self) -> int | None:
+        """Records that wait to be read in all partitions held; None where it is not known."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group; an open transaction is undone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as a store describes it.
+
+    Attributes:
+        size: bytes.
+        etag: changes whenever the object does; to be compared, never to be read.
+        modified: when it was last written, UTC, by the store's clock.
+        content_type, metadata: empty in a listing, which does not carry them.
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+    content_type: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class ObjectStore(Protocol):
+    """One bucket of named bytes.
+
+    Keys are paths of A-Z a-z 0-9 _ . = - and slashes (`pipeline.store.names`); no key may be a folder of another. An
+    object appears whole or not at all, and what was written is seen by every later call. Of one key use either `put` or
+    the conditional `put_if_absent` and `replace`: the latter carry no metadata, and some servers then keep the old. Every
+    call blocks for a bounded time, retries nothing, and may be made from any thread. All of them raise:
+
+        StoreUnavailable   away, too slow, overloaded or full: keep what you have and call again later
+        StoreError         wrong key, bucket, credentials or permission: calling again does not help
+    """
+
+    bucket: str
+
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Write an object, whatever was there; returns its etag. Twice the same is the same as once.
+
+        The store has proven, when this returns, that it holds these very bytes. Their SHA-256 is added to `metadata`
+        (lower-case names, printable ASCII values) as `sha256`.
+
+        Raises:
+            UploadDamaged: other bytes arrived; nobody may read the object until a put of this key succeeds.
+        """
+        ...
+
+    def put_if_absent(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> str:
+        """Write an object that is not there yet; returns its etag.
+
+        After StoreUnavailable nobody knows whether it was written: read it.
+
+        Raises:
+            Conflict: it is there.
+        """
+        ...
+
+    def replace(
+        self, key: str, data: bytes, etag: str, *, content_type: str = "application/octet-stream"
+    ) -> str:
+        """Write over the object that has this etag; returns the new one.
+
+        To change an object: `stat`, then `get`, then `replace` with the etag of `stat`; on Conflict all of it again.
+
+        Raises:
+            Conflict: the object is another by now, or gone.
+        """
+        ...
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """All bytes of an object, checked against the SHA-256 it was put with.
+
+        Raises:
+            NotFound: there is none.
+            ObjectDamaged: the bytes have another hash.
+            StoreError: it is larger than `max_bytes`; nothing of it was read.
+        """
+        ...
+
+    def stat(self, key: str) -> Stored:
+        """What is known of an object without its bytes.
+
+        Raises:
+            NotFound: there is none.
+        """
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[Stored]:
+        """All objects whose key begins with `prefix` (cut anywhere), ordered by key.
+
+        Lazy: memory does not grow with their number, and the iteration itself may raise. Objects that come or go
+        meanwhile may or may not be among them; all others are, once. What was given already may be deleted.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object. One that is not there is no error."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...

@@ -47,3 +47,22 @@ def shown(console: Console, total: int | None) -> Iterator[Callable[[FrameOutcom
             progress.update(task, advance=1, rate=f"{speed:.1f}/s" if speed else "", found=found)
 
         yield advance
+
+
+@contextmanager
+def counted(console: Console, total: int | None) -> Iterator[Callable[[object], None]]:
+    """A bar that only counts; call what it gives with each thing that is done."""
+    columns = (
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total, rate="")
+
+        def advance(_done: object) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=1, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield advance

@@ -10,7 +10,7 @@ import numpy as np
 from dapo.inspection import Evaluation, ResultState, Verdict
 from dapo.pack import Pack
 from pipeline.naming import artifact_name
-from pipeline.ports import Result
+from pipeline.ports import DROP, Result
 from pipeline.summary import FrameOutcome
 from schemas.codec import defect_struct
 from schemas.ids import frame_key, result_id
@@ -39,9 +39,16 @@ class Configuration:
         return cls(pack.configuration_hash, f"{pack.encoder.name}@{pack.encoder.sha256[:12]}", name)
 
 
-def to_row(result: Result, configuration: Configuration) -> ResultRow:
-    """The result row of one frame, masks as run lengths of the frame."""
+def to_row(result: Result, configuration: Configuration, *, deadline_ms: float | None = None) -> ResultRow:
+    """The result row of one frame, masks as run lengths of the frame.
+
+    Args:
+        deadline_ms: promised time from capture to result, where the frame's own header says none.
+    """
     frame, verdict = result.frame, result.verdict
+    own, record = frame.headers, frame.record
+    deadline = float(own["deadline_ms"]) if "deadline_ms" in own else deadline_ms
+    took_ms = (result.finished_at - frame.captured_at).total_seconds() * 1000
     key = frame_key(frame.source, frame.frame_id)
     state, evaluation, code, reason = _said(result)
     score = _float32(verdict.anomaly_score) if verdict is not None else None
@@ -50,11 +57,18 @@ def to_row(result: Result, configuration: Configuration) -> ResultRow:
         frame_key=key,
         frame_id=frame.frame_id,
         camera_id=frame.camera_id or None,
+        station_id=own.get("station_id"),
+        line_id=own.get("line_id"),
+        part_id=own.get("part_id"),
         product_id=frame.product_id,
+        job_id=own.get("job_id"),
+        recipe_id=own.get("recipe_id"),
         sequence=frame.sequence,
         captured_at=frame.captured_at,
         started_at=result.started_at,
         finished_at=result.finished_at,
+        deadline_ms=deadline,
+        is_late=None if deadline is None else took_ms > deadline,
         result_state=state.value,
         evaluation=evaluation.value,
         reason_code=code or None,
@@ -63,9 +77,12 @@ def to_row(result: Result, configuration: Configuration) -> ResultRow:
         threshold_ok=verdict.threshold_ok if verdict else None,
         threshold_notok=verdict.threshold_notok if verdict else None,
         defects=_defects(verdict, result.image_width, result.image_height),
+        is_simulated=own["is_simulated"] == "true" if "is_simulated" in own else None,
         image_sha256=result.image_sha256 or None,
         image_width=result.image_width or None,
         image_height=result.image_height or None,
+        frames_partition=None if record is None else record.partition,
+        frames_offset=None if record is None else record.offset,
         model_version=configuration.model,
         prompt_version=configuration.prompts,
         configuration_hash=configuration.hash,
@@ -121,7 +138,8 @@ def _said(result: Result) -> tuple[ResultState, Evaluation, str, str]:
         return ResultState.COMPLETED, verdict.evaluation, verdict.reason_code, verdict.reason
     if result.error is None:
         raise ValueError(f"frame {result.frame.frame_id}: a result needs a verdict or an error")
-    return ResultState.FAILED, Evaluation.UNDEFINED, result.error[1], result.error[2]
+    state = ResultState.ABORTED if result.error[0] == DROP else ResultState.FAILED
+    return state, Evaluation.UNDEFINED, result.error[1], result.error[2]
 
 
 def _float32(score: float) -> float | None:

@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from dapo.errors import SettingsError
 from dapo.vocabulary import nearest
@@ -22,6 +22,14 @@ PREFIX = "DAPO_"
 FILE = "dapo.toml"
 # Environment names that belong to tools beside the settings tree.
 _OTHER = ("DAPO_CONFIG", "DAPO_EVAL_DATA")
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+# The environment has only text: names come separated by commas.
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class _Section(BaseModel):
@@ -56,12 +64,107 @@ class ModelSettings(_Section):
     weights: Path | None = Field(default=None, description="local file of the encoder's weights")
 
 
+class KafkaSettings(_Section):
+    """The broker, and how it is spoken to."""
+
+    bootstrap: str = Field(
+        default="127.0.0.1:9092", min_length=1, description="host:port, several with commas"
+    )
+    prefix: str = Field(default="inspection", description="start of every topic's name")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="encryption and authentication"
+    )
+    ssl_cafile: Path | None = Field(
+        default=None, description="PEM file of the authority that signed the brokers"
+    )
+    ssl_certfile: Path | None = Field(default=None, description="PEM file of this client's certificate")
+    ssl_keyfile: Path | None = Field(default=None, description="PEM file of this client's key")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="how credentials are proven"
+    )
+    username: str = Field(default="", description="SASL user")
+    password: SecretStr | None = Field(default=None, description="SASL password; better in the environment")
+    max_message_bytes: int = Field(
+        default=8 * 2**20, ge=1024, description="largest message; larger frames go through the object store"
+    )
+
+
+class TritonSettings(_Section):
+    """The model server."""
+
+    url: str = Field(
+        default="", description="host:port of its gRPC endpoint; none: the model runs in the worker"
+    )
+    deadline_s: float = Field(default=10.0, gt=0, description="of one request, s")
+    window: int = Field(default=4, ge=1, le=64, description="requests under way at once")
+    ssl_cafile: Path | None = Field(
+        default=None, description="PEM file of the authority that signed the server"
+    )
+    ssl_certfile: Path | None = Field(default=None, description="PEM file of this client's certificate")
+    ssl_keyfile: Path | None = Field(default=None, description="PEM file of this client's key")
+    tls: bool = Field(default=False, description="speak TLS")
+
+
+class StoreSettings(_Section):
+    """The object store: any S3 server."""
+
+    endpoint: str = Field(default="", description="host:port; none: no store, large frames are refused")
+    access_key: SecretStr | None = Field(default=None, description="better in the environment")
+    secret_key: SecretStr | None = Field(default=None, description="better in the environment")
+    bucket: str = Field(default="inspection", description="images, manifest and large frames")
+    region: str = Field(default="us-east-1", description="as the server names it")
+    tls: bool = Field(default=False, description="speak TLS")
+    ssl_cafile: Path | None = Field(
+        default=None, description="PEM file of the authority that signed the server"
+    )
+    timeout_s: float = Field(default=10.0, gt=0, description="of one request, s")
+
+
+class WorkerSettings(_Section):
+    """`dapo worker`."""
+
+    group: str = Field(
+        default="inspect", min_length=1, description="consumer group; workers of one share the frames"
+    )
+    slot: str = Field(
+        default="", description="stable name of this worker in its group; none: the first free on this host"
+    )
+    realtime_lines: Names = Field(
+        default=(), description="lines that may drop frames, oldest first; '*': all"
+    )
+    deadline_ms: float | None = Field(default=None, gt=0, description="promised time from capture to result")
+    max_frames: int = Field(default=64, ge=1, description="frames that wait for the model")
+    max_in_flight_bytes: int = Field(
+        default=256 * 2**20, ge=2**20, description="of frames that wait for the model"
+    )
+    transaction_frames: int = Field(
+        default=50, ge=1, le=1000, description="results of one transaction, at most"
+    )
+    transaction_ms: float = Field(
+        default=150.0, ge=1, le=5000, description="the first result waits so long, at most"
+    )
+    shutdown_s: float = Field(default=20.0, gt=0, description="to finish what is under way after SIGTERM, s")
+    audit_rate: float = Field(
+        default=0.0, ge=0, le=1, description="share of OK frames whose image is kept for audit"
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="address it listens on; 0.0.0.0 inside a container"
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="of /metrics, /healthz, /readyz; none: off"
+    )
+
+
 class Settings(_Section):
     """The whole tree."""
 
     run: RunSettings = Field(default_factory=RunSettings)
     pack: PackSettings = Field(default_factory=PackSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    triton: TritonSettings = Field(default_factory=TritonSettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,17 @@
 FakeSource   frames from memory
 FakeInfer    anomaly where a cell differs from its image's median: finds bright and dark spots, needs no weights
 MemorySink   results in a list
+MemoryLog    a group member over a `MemoryBroker`, with commits that fail on demand
+MemoryStore  a bucket that can go away, fill up and damage what it gets
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +24,8 @@ from PIL import Image
 
 from dapo.inspection import Prediction
 from dapo.pack import EncoderRef, Pack, Product, Scoring, TypeWord
-from pipeline.ports import Frame, Result
+from pipeline.ports import Frame, Loss, Message, Partition, Record, Result
+from pipeline.store.memory import MemoryStore as MemoryStore
 
 GRID = 8
 SIZE = 64
@@ -167,3 +173,127 @@ class MemorySink:
 
 def _without_pixels(result: Result) -> Result:
     return replace(result, pixels=None, frame=replace(result.frame, pixels=None))
+
+
+class MemoryBroker:
+    """Topics in memory, for any number of `MemoryLog`s.
+
+    Attributes:
+        topics: name -> partitions, each a list of records that are committed.
+        deleted: partition -> first offset that retention has left.
+        offsets: (group, partition) -> next offset to read.
+    """
+
+    def __init__(self, **partitions: int) -> None:
+        self._partitions = {name.replace("_", "."): count for name, count in partitions.items()}
+        self.topics: dict[Partition, list[Record]] = {}
+        self.deleted: dict[Partition, int] = {}
+        self.offsets: dict[tuple[str, Partition], int] = {}
+        self.members: dict[str, list[MemoryLog]] = {}
+        self.lock = threading.RLock()
+
+    def partitions(self, topic: str) -> list[Partition]:
+        return [(topic, number) for number in range(self._partitions.get(topic, 1))]
+
+    def write(self, message: Message) -> None:
+        """Append one message; a key always lands in the same partition."""
+        with self.lock:
+            places = self.partitions(message.topic)
+            at = places[zlib.crc32(message.key or b"") % len(places)]
+            records = self.topics.setdefault(at, [])
+            records.append(Record(*at, len(records), message.key, message.value, message.headers, DAY))
+
+    def read(self, topic: str) -> list[Record]:
+        """All committed records of a topic, partition by partition."""
+        with self.lock:
+            return [record for at in self.partitions(topic) for record in self.topics.get(at, [])]
+
+    def share(self, group: str) -> None:
+        """Deal the partitions out anew, as a rebalance does."""
+        members = self.members.get(group, [])
+        for number, member in enumerate(members):
+            member.assigned(self.partitions(member.topic)[number :: len(members)])
+
+
+class MemoryLog:
+    """The Log port over a `MemoryBroker`.
+
+    Attributes:
+        failing: this many next commits are undone, as by a broker that went away.
+    """
+
+    def __init__(self, broker: MemoryBroker, topic: str, group: str = "test") -> None:
+        self.epoch = 0
+        self.losses: list[Loss] = []
+        self.topic = topic
+        self.failing = 0
+        self._broker, self._group = broker, group
+        self._positions: dict[Partition, int] = {}
+        self._paused = False
+        with broker.lock:
+            broker.members.setdefault(group, []).append(self)
+            broker.share(group)
+
+    def assigned(self, partitions: Sequence[Partition]) -> None:
+        """The group gave this member other partitions."""
+        self.epoch += 1
+        self._start_over(partitions)
+
+    def _start_over(self, partitions: Iterable[Partition]) -> None:
+        self._positions = {at: self._broker.offsets.get((self._group, at), 0) for at in partitions}
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Record]:
+        """See `pipeline.ports.Log`."""
+        found: list[Record] = []
+        with self._broker.lock:
+            for at, position in list(self._positions.items()):
+                start = self._broker.deleted.get(at, 0)
+                if position < start:
+                    self.losses.append(Loss(*at, position, start))
+                    self._positions[at] = position = start
+                    self.epoch += 1
+                if not self._paused:
+                    taken = self._broker.topics.get(at, [])[position : position + max_records - len(found)]
+                    self._positions[at] += len(taken)
+                    found += taken
+        if not found:
+            time.sleep(min(timeout_s, 0.005))
+        return found
+
+    def commit(self, messages: Sequence[Message], consumed: Mapping[Partition, int]) -> bool:
+        """See `pipeline.ports.Log`."""
+        with self._broker.lock:
+            if self.failing or not set(consumed) <= set(self._positions):
+                self.failing = max(0, self.failing - 1)
+                self.epoch += 1
+                self._start_over(list(self._positions))
+                return False
+            for message in messages:
+                self._broker.write(message)
+            for at, offset in consumed.items():
+                self._broker.offsets[(self._group, at)] = offset
+            return True
+
+    def pause(self) -> None:
+        """See `pipeline.ports.Log`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """See `pipeline.ports.Log`."""
+        self._paused = False
+
+    def lag(self) -> int | None:
+        """See `pipeline.ports.Log`."""
+        with self._broker.lock:
+            return sum(
+                len(self._broker.topics.get(at, [])) - position for at, position in self._positions.items()
+            )
+
+    def close(self) -> None:
+        """Leave the group."""
+        with self._broker.lock:
+            members = self._broker.members[self._group]
+            if self in members:
+                members.remove(self)
+                self._positions = {}
+                self._broker.share(self._group)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.results import DEFECT_FIELDS, ResultRow, column, schema_of
+from schemas.columns import TIME, Contract, column
+from schemas.results import DEFECT_FIELDS, VERSION, ResultRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +27,19 @@ class DefectRow:
     product_id: str | None = column(pa.utf8(), "product")
     job_id: str | None = column(pa.utf8(), "job")
     sequence: int | None = column(pa.int64(), "number of the frame at its camera")
-    captured_at: Any = column(pa.timestamp("us", tz="UTC"), "when the picture was taken")
+    captured_at: Any = column(TIME, "when the picture was taken")
     evaluation: str = column(pa.utf8(), "of the frame: NotOK, NotDecidable or Undefined", null=False)
     anomaly_score: float | None = column(pa.float32(), "of the frame")
-    defect: dict[str, Any] = column(pa.struct(DEFECT_FIELDS), "the region, as in `defects`", null=False)
+    defect: dict[str, Any] = column(
+        pa.struct(DEFECT_FIELDS), "the region, as in `defects`", null=False, shown="defect"
+    )
     image_uri: str | None = column(pa.utf8(), "archived image")
     image_width: int | None = column(pa.int32(), "width of the frame", unit="px")
     image_height: int | None = column(pa.int32(), "height of the frame", unit="px")
     configuration_hash: str | None = column(pa.utf8(), "SHA-256 of the prompt pack")
 
 
-SCHEMA = schema_of(DefectRow)
+CONTRACT = Contract.of(DefectRow, "defect", VERSION)  # evolves with the result row
 _SHARED = [f.name for f in fields(DefectRow) if f.name not in ("defect", "defect_index")]
 
 

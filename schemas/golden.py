@@ -1,121 +1,67 @@
-"""Golden files of the current version: `python -m schemas.golden FOLDER`. Made once per version, then never again."""
+"""Golden files of the current version: `python -m schemas.golden FOLDER`. Made once per version, then never again.
+
+A file that is there already is left as it is: what a version said once is what it says for ever.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from schemas.codec import encode
 from schemas.defects import defect_rows
-from schemas.ids import frame_key, result_id
-from schemas.results import ResultRow
-from schemas.rle import decode_mask, encode_mask
+from schemas.golden_results import rows
+from schemas.golden_stream import labels, part_verdicts, statuses
+from schemas.registry import AnyRow
+from schemas.rle import decode_mask
 
-_WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+__all__ = ["expected", "files", "rows"]
 
 
-def rows() -> list[ResultRow]:
-    """Three rows that use every column: NotOK with two masks, OK without defects, Failed with nothing inferred."""
-    height, width = 60, 80
-    ys, xs = np.mgrid[0:height, 0:width]
-    disc = (xs - 30) ** 2 + (ys - 20) ** 2 < 100
-    ring = ((xs - 55) ** 2 + (ys - 40) ** 2 < 180) & ((xs - 55) ** 2 + (ys - 40) ** 2 > 90)
-    defects = []
-    for slug, score, mask in (("hole", 0.75, disc), ("faulty-imprint", 0.5, ring)):
-        at_y, at_x = np.nonzero(mask)
-        x, y, w, h = int(at_x.min()), int(at_y.min()), int(np.ptp(at_x)) + 1, int(np.ptp(at_y)) + 1
-        defects.append(
-            {
-                "type": slug,
-                "score": score,
-                "bbox": [x, y, w, h],
-                "area_px": int(mask.sum()),
-                "area_mm2": float(mask.sum()) * 0.25,
-                "area_fraction": float(mask.mean()),
-                "centroid": [float(at_x.mean()), float(at_y.mean())],
-                "mask": encode_mask(mask[y : y + h, x : x + w], (x, y), (height, width)),
-            }
-        )
-    configuration = "ab" * 32
-    base: dict[str, Any] = {
-        "station_id": "station-7",
-        "line_id": "line-1",
-        "product_id": "bottle",
-        "started_at": _WHEN + timedelta(milliseconds=40),
-        "finished_at": _WHEN + timedelta(milliseconds=95),
-        "configuration_hash": configuration,
+def files() -> dict[str, Sequence[AnyRow]]:
+    """Name of each golden file, without suffix, and the rows in it."""
+    return {
+        "results": rows(),
+        "defects": [defect for row in rows() for defect in defect_rows(row)],
+        "status": statuses(),
+        "parts": part_verdicts(),
+        "labels": labels(),
     }
-    found = []
-    for number, (state, evaluation) in enumerate(
-        (("Completed", "NotOK"), ("Completed", "OK"), ("Failed", "Undefined"))
-    ):
-        key = frame_key("camera/1", f"frame-{number}")
-        found.append(
-            ResultRow(
-                **base,
-                result_id=result_id(key, configuration),
-                frame_key=key,
-                frame_id=f"frame-{number}",
-                camera_id="camera-1",
-                part_id=f"part-{number}",
-                job_id="job-3" if number == 0 else None,
-                recipe_id="recipe-1" if number == 0 else None,
-                sequence=41 + number,
-                captured_at=_WHEN,
-                deadline_ms=250.0 if number == 0 else None,
-                is_late=False if number == 0 else None,
-                result_state=state,
-                evaluation=evaluation,
-                reason_code="not-an-image" if state == "Failed" else None,
-                reason="The content is no image. Grüße, 検査." if state == "Failed" else None,
-                is_simulated=number == 1,
-                anomaly_score=None if state == "Failed" else (0.75, 0.125)[number],
-                threshold_ok=0.25,
-                threshold_notok=0.5,
-                defects=tuple(defects) if number == 0 else (),
-                image_uri="s3://frames/line-1/camera-1/frame-0.png" if number == 0 else None,
-                image_sha256="cd" * 32,
-                image_width=width,
-                image_height=height,
-                frames_partition=2,
-                frames_offset=2**40 + number,
-                model_version="dapo-tiny",
-                prompt_version="bottle.pack",
-                decode_ms=1.5,
-                infer_ms=20.25,
-                judge_ms=0.75,
-            )
-        )
-    return found
 
 
-def expected() -> list[dict[str, Any]]:
-    """The rows as JSON, times as ISO text, masks also as their count of pixels per row of the frame."""
-    plain = []
-    for row in rows():
-        values: dict[str, Any] = {
-            k: v.isoformat() if isinstance(v, datetime) else v for k, v in asdict(row).items()
-        }
-        for defect in values["defects"]:
-            defect["mask_row_sums"] = decode_mask(defect["mask"]).sum(1).tolist()
-        plain.append(values)
+def expected(some: Sequence[AnyRow]) -> list[dict[str, Any]]:
+    """Rows as JSON, times as ISO text, masks also as their count of pixels per row of the frame."""
+    return [_plain(asdict(row)) for row in some]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    plain = {name: _plain(item) for name, item in value.items()}
+    if value.get("mask"):
+        plain["mask_row_sums"] = decode_mask(value["mask"]).sum(1).tolist()
     return plain
 
 
 def main(folder: Path) -> None:
-    """Write results.arrow, defects.arrow and expected.json."""
+    """Write NAME.arrow, and what it says as NAME.json, for every kind of row."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.arrow").write_bytes(encode(rows()))
-    (folder / "defects.arrow").write_bytes(encode([d for row in rows() for d in defect_rows(row)]))
-    (folder / "expected.json").write_text(
-        json.dumps(expected(), indent=1, ensure_ascii=False), encoding="utf-8"
-    )
+    for name, some in files().items():
+        # Version 1 called that of its first files `expected`.
+        said = folder / ("expected.json" if name == "results" else f"{name}.json")
+        text = json.dumps(expected(some), indent=1, ensure_ascii=False)
+        for path, data in ((folder / f"{name}.arrow", encode(some)), (said, text.encode())):
+            if not path.exists():
+                path.write_bytes(data)
 
 
 if __name__ == "__main__":

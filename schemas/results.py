@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
+from schemas.columns import MASK, TIME, Contract, column
+
 VERSION = 1
 RESULT_STATES = ("Completed", "Aborted", "Failed")
 EVALUATIONS = ("OK", "NotOK", "NotDecidable", "Undefined")
 
-_TIME = pa.timestamp("us", tz="UTC")
-_MASK = pa.struct([pa.field("size", pa.list_(pa.int32())), pa.field("counts", pa.utf8())])
 DEFECT_FIELDS = [
     pa.field("type", pa.utf8(), nullable=False),
     pa.field("score", pa.float32(), nullable=False),
@@ -22,14 +22,8 @@ DEFECT_FIELDS = [
     pa.field("area_mm2", pa.float64()),
     pa.field("area_fraction", pa.float64(), nullable=False),
     pa.field("centroid", pa.list_(pa.float64()), nullable=False),
-    pa.field("mask", _MASK, nullable=False),
+    pa.field("mask", MASK, nullable=False),
 ]
-
-
-def column(kind: pa.DataType, meaning: str, *, null: bool = True, unit: str = "", opc: str = "") -> Any:
-    """A dataclass field that also carries its Arrow type and what is said of it."""
-    metadata = {"type": kind, "meaning": meaning, "null": null, "unit": unit, "opc": opc}
-    return field(default=None, metadata=metadata) if null else field(metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +45,15 @@ class ResultRow:
     job_id: str | None = column(pa.utf8(), "job", opc="ResultMetaData.JobId")
     recipe_id: str | None = column(pa.utf8(), "recipe", opc="ResultMetaData.ExternalRecipeId")
     sequence: int | None = column(pa.int64(), "number of the frame at its camera; gaps are lost frames")
-    captured_at: datetime | None = column(
-        _TIME, "when the picture was taken", opc="ResultMetaData.CreationTime"
-    )
+    captured_at: datetime | None = column(TIME, "when the picture was taken")
     started_at: datetime = column(
-        _TIME, "when its inspection began", null=False, opc="ProcessingTimes.StartTime"
+        TIME, "when its inspection began", null=False, opc="ProcessingTimes.StartTime"
     )
     finished_at: datetime = column(
-        _TIME, "when its inspection ended", null=False, opc="ProcessingTimes.EndTime"
+        TIME,
+        "when its inspection ended",
+        null=False,
+        opc="ProcessingTimes.EndTime, ResultMetaData.CreationTime",
     )
     deadline_ms: float | None = column(pa.float64(), "promised time from capture to result", unit="ms")
     is_late: bool | None = column(pa.bool_(), "the promise was broken")
@@ -84,7 +79,7 @@ class ResultRow:
     threshold_ok: float | None = column(pa.float32(), "below it: OK")
     threshold_notok: float | None = column(pa.float32(), "from it on: NotOK")
     defects: tuple[dict[str, Any], ...] | None = column(
-        pa.list_(pa.struct(DEFECT_FIELDS)), "regions, worst first"
+        pa.list_(pa.struct(DEFECT_FIELDS)), "regions, worst first", shown="list<defect>"
     )
     image_uri: str | None = column(pa.utf8(), "archived image, where the worker's own policy keeps it")
     image_sha256: str | None = column(pa.utf8(), "SHA-256 of the encoded image as it arrived")
@@ -102,11 +97,5 @@ class ResultRow:
     judge_ms: float | None = column(pa.float64(), "time to judge", unit="ms")
 
 
-def schema_of(row: type) -> pa.Schema:
-    """Arrow schema of a row class, its version in the metadata."""
-    columns = [pa.field(f.name, f.metadata["type"], nullable=f.metadata["null"]) for f in fields(row)]
-    name = "result" if row is ResultRow else "defect"
-    return pa.schema(columns, {"schema": f"dapo.{name}", "version": str(VERSION)})
-
-
-SCHEMA = schema_of(ResultRow)
+CONTRACT = Contract.of(ResultRow, "result", VERSION)
+SCHEMA = CONTRACT.schema

@@ -1,0 +1,1 @@
+"""The archive: which images are kept and why, where they lie, and the manifest that says what was found on them."""

@@ -1,0 +1,172 @@
+"""Delete what is older than its reason is kept: images first, then the rows that point at them.
+
+Idempotent: a prune that was stopped is finished by the next. An image is deleted when no row that stays points at it; one
+that no row points at any more (or ever did) when it is older than the longest time. Age is counted from the end of the
+inspection, so that a camera with a wrong clock loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.archive import manifest
+from pipeline.archive.keys import FRAMES
+from pipeline.archive.manifest import CONTENT_TYPE, Part
+from pipeline.archive.policy import Reason
+from pipeline.ports import ObjectStore, Stored
+from pipeline.store.errors import Conflict, NotFound
+
+Retention = Mapping[Reason, timedelta | None]
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What was deleted, or would be.
+
+    Attributes:
+        rows: per reason.
+        images: objects.
+        strays: images of these that no row pointed at.
+        files: of the manifest, gone as a whole.
+        busy: files of the manifest that the archiver wrote meanwhile; the next prune takes them.
+        keys: of the images that rows pointed at; in a dry run only, where they are still there when strays are counted.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    images: int = 0
+    strays: int = 0
+    files: int = 0
+    busy: int = 0
+    keys: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    stored: Stored
+    table: pa.Table
+    expired: pa.Array  # bool per row
+
+
+def prune(
+    store: ObjectStore,
+    older_than: Retention,
+    *,
+    now: datetime,
+    dry_run: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Pruned:
+    """Delete images and rows past their time.
+
+    Args:
+        older_than: how long each reason is kept; None, or a reason that is missing: for ever.
+        now: UTC.
+        dry_run: delete nothing, count the same.
+        tell: gets one line per partition of the manifest that changes, and one for stray images.
+
+    Raises:
+        StoreUnavailable: stopped half-way; prune again.
+        StoreError: see `pipeline.ports.ObjectStore`.
+    """
+    cutoffs = {reason: now - age for reason, age in older_than.items() if age is not None}
+    pruned = Pruned()
+    if not cutoffs:
+        return pruned
+    for part, files in manifest.parts(store):
+        # Rows are older than their file: where every file is younger than any cutoff, so are they.
+        if min(file.modified for file in files) < max(cutoffs.values()):
+            _prune_part(store, part, files, cutoffs, pruned, dry_run, tell)
+    if len(cutoffs) == len(Reason):
+        _prune_strays(store, min(cutoffs.values()), pruned, dry_run, tell)
+    return pruned
+
+
+def _prune_part(
+    store: ObjectStore,
+    part: Part,
+    stored: list[Stored],
+    cutoffs: Mapping[Reason, datetime],
+    pruned: Pruned,
+    dry_run: bool,
+    tell: Callable[[str], None],
+) -> None:
+    files = [_examined(store, file, cutoffs) for file in stored]
+    going = _keys(files, expired=True) - _keys(files, expired=False)
+    reasons: Counter[str] = Counter()
+    for file in files:
+        reasons.update(file.table.filter(file.expired)["kept_because"].to_pylist())
+    if not reasons:
+        return
+    said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    tell(f"day={part.day} line={part.line}: {len(going)} images; rows: {said}")
+    pruned.rows += reasons
+    pruned.images += len(going)
+    if dry_run:
+        pruned.keys |= going
+    else:
+        for key in sorted(going):
+            store.delete(key)
+    for file in files:
+        _prune_file(store, file, pruned, dry_run)
+
+
+def _examined(store: ObjectStore, file: Stored, cutoffs: Mapping[Reason, datetime]) -> _File:
+    table = manifest.read(store, file.key)
+    expired = pa.array([False] * len(table))
+    for reason, cutoff in cutoffs.items():
+        old = pc.less(table["finished_at"], pa.scalar(cutoff, table["finished_at"].type))
+        expired = pc.or_(expired, pc.and_(pc.equal(table["kept_because"], reason.value), old))
+    return _File(file, table, expired)
+
+
+def _keys(files: list[_File], *, expired: bool) -> set[str]:
+    return {
+        key
+        for file in files
+        for key in file.table.filter(file.expired if expired else pc.invert(file.expired))[
+            "object_key"
+        ].to_pylist()
+    }
+
+
+def _prune_file(store: ObjectStore, file: _File, pruned: Pruned, dry_run: bool) -> None:
+    """Write a file without its expired rows; delete it where none stays."""
+    left = file.table.filter(pc.invert(file.expired))
+    if len(left) == len(file.table):
+        return
+    key = file.stored.key
+    pruned.files += len(left) == 0
+    if dry_run:
+        return
+    try:
+        if len(left):
+            store.replace(key, manifest.encode(left), file.stored.etag, content_type=CONTENT_TYPE)
+        elif store.stat(key).etag == file.stored.etag:
+            # S3 has no conditional DELETE that all servers know. Nothing is lost in between: a replayed frame's result has
+            # a new offset, so it goes to another file.
+            store.delete(key)
+        else:
+            pruned.busy += 1
+    except (Conflict, NotFound):
+        pruned.busy += 1
+
+
+def _prune_strays(
+    store: ObjectStore, cutoff: datetime, pruned: Pruned, dry_run: bool, tell: Callable[[str], None]
+) -> None:
+    """Images that were written before anything that is still kept: whatever row pointed at them is gone."""
+    strays = 0
+    for image in store.list(f"{FRAMES}/"):
+        if image.modified < cutoff and image.key not in pruned.keys:
+            strays += 1
+            if not dry_run:
+                store.delete(image.key)
+    if strays:
+        tell(f"{FRAMES}/: {strays} images that no row points at")
+    pruned.strays += strays
+    pruned.images += strays

@@ -1,0 +1,60 @@
+"""`dapo archive`: what becomes of the images."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import typer
+
+from pipeline.archive.policy import Policy, Reason
+from pipeline.archive.prune import Pruned, Retention, prune
+from pipeline.settings import ArchiveSettings, load
+from pipeline.store.open import open_store
+
+
+def register(app: typer.Typer) -> None:
+    """Add `archive` with its commands."""
+    group = typer.Typer(help="Archived images: keep them, prune them.", no_args_is_help=True)
+    group.command("prune")(prune_command)
+    app.add_typer(group, name="archive")
+
+
+def prune_command(
+    dry_run: bool = typer.Option(False, "--dry-run", help="Delete nothing; print what would be deleted."),
+    config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
+) -> None:
+    """Delete images and manifest rows that are older than archive.keep_..._days. May be stopped and run again."""
+    settings = load(config=config).settings
+    store = open_store(settings.store)
+    try:
+        pruned = prune(
+            store, retention_of(settings.archive), now=datetime.now(UTC), dry_run=dry_run, tell=print
+        )
+    finally:
+        store.close()
+    print(summary(pruned, dry_run=dry_run))
+
+
+def policy_of(settings: ArchiveSettings) -> Policy:
+    """What to keep."""
+    return Policy(settings.near_margin, settings.audit_rate, settings.ok_per_day)
+
+
+def retention_of(settings: ArchiveSettings) -> Retention:
+    """How long; a setting of 0 days is for ever."""
+    days = {
+        Reason.NOT_OK: settings.keep_not_ok_days,
+        Reason.NOT_DECIDABLE: settings.keep_not_decidable_days,
+        Reason.FAILED: settings.keep_failed_days,
+        Reason.AUDIT: settings.keep_audit_days,
+        Reason.NEAR_THRESHOLD: settings.keep_near_threshold_days,
+    }
+    return {reason: timedelta(days=kept) if kept else None for reason, kept in days.items()}
+
+
+def summary(pruned: Pruned, *, dry_run: bool) -> str:
+    """One line: what was deleted, or would be."""
+    verb = "would delete" if dry_run else "deleted"
+    text = f"{verb} {pruned.images} images and {pruned.rows.total()} rows; {pruned.files} files of the manifest are empty"
+    return f"{text}; {pruned.busy} were being written: prune again" if pruned.busy else text

@@ -1,0 +1,89 @@
+"""`dapo feed`: a folder, video or camera onto the frames topic."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from pipeline.cli.worker import stopped_by_signals
+from pipeline.decode import Limits
+from pipeline.progress import counted
+from pipeline.settings import load
+from pipeline.sources import open_source
+from pipeline.sources.camera import CameraSource
+
+_STOP_S = 10.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add `feed`."""
+
+    @app.command()
+    def feed(
+        source: list[str] = typer.Argument(
+            None, help="File, folder, glob, video or camera; as for 'dapo run'."
+        ),
+        camera: str = typer.Option(
+            "", "--camera", help="Camera id; frames of one keep their order.", show_default="from the source"
+        ),
+        product: str = typer.Option("*", "--product", help="Product of the frames."),
+        line: str = typer.Option("", "--line", help="Line id."),
+        station: str = typer.Option("", "--station", help="Station id."),
+        job: str = typer.Option("", "--job", help="Job id."),
+        rate: float | None = typer.Option(
+            None, "--rate", min=0.001, help="Frames per second.", show_default="as fast as taken"
+        ),
+        simulated: bool = typer.Option(False, "--simulated", help="Mark the frames as simulated."),
+        name: str = typer.Option(
+            "",
+            "--name",
+            help="Of this feeder: its position is kept under it.",
+            show_default="from source and camera",
+        ),
+        list_file: str | None = typer.Option(None, "--list", help="File with one path a line; - is stdin."),
+        bootstrap: str | None = typer.Option(None, "--bootstrap", help="Kafka, host:port."),
+        config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
+    ) -> None:
+        """Feed frames to Kafka, each once. Stopped or killed, the same command goes on behind the last frame."""
+        settings = load({"kafka.bootstrap": bootstrap}, config).settings
+        errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+        # Sizes are the worker's to judge: what it refuses gets its row and its dead letter, what is refused here has none.
+        limits = Limits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
+        opened = open_source(
+            list(source or ()), list_file, limits, lambda *skipped: None, stall_s=settings.run.camera_stall_s
+        )
+        from pipeline.kafka.outlet import KafkaOutlet
+        from pipeline.store.open import open_store
+        from pipeline.stream.feed import Feeder, Tags, claimed, feeder_name
+        from pipeline.stream.topics import Topics
+
+        topics, stop = Topics(settings.kafka.prefix), threading.Event()
+        tags = Tags(camera or opened.name, product, line, station, job, simulated)
+        store = open_store(settings.store) if settings.store.endpoint else None
+        with stopped_by_signals(stop, _STOP_S):
+            outlet = KafkaOutlet(settings.kafka, name or feeder_name(opened.name, tags), topics.frames, stop)
+            feeder = Feeder(
+                outlet,
+                topics.frames,
+                tags,
+                rate=rate,
+                max_bytes=settings.kafka.max_message_bytes,
+                claim=None if store is None else claimed(store, settings.store.bucket, stop),
+            )
+            try:
+                with counted(errors, opened.source.total) as on_frame:
+                    fed = feeder.run(opened.source, stop, live=opened.live, on_frame=on_frame)
+            finally:
+                opened.source.close()
+                outlet.close()
+        print(
+            f"{fed.frames} frames fed to {topics.frames} ({fed.bytes / 1e6:.1f} MB), {fed.skipped} were there already, "
+            f"{fed.claims} lie in the store, {fed.unreadable} can't be read"
+        )
+        if isinstance(opened.source, CameraSource):
+            print(
+                f"camera: {opened.source.reconnects} times opened again, {opened.source.dropped} frames passed over"
+            )

@@ -1,0 +1,109 @@
+"""`dapo worker`: frames of a topic to verdicts on topics, day and night."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import typer
+from rich.console import Console
+
+from dapo.errors import Fenced, ServiceUnavailable
+from pipeline.settings import load
+from pipeline.stream.logs import structured
+
+FENCED = 5  # exit status: two processes share one slot; a supervisor that restarts this one makes it worse
+
+
+def register(app: typer.Typer) -> None:
+    """Add `worker`."""
+
+    @app.command()
+    def worker(
+        pack: Path | None = typer.Option(None, "--pack", help="Prompt pack.", show_default="the bundled one"),
+        group: str | None = typer.Option(
+            None, "--group", help="Consumer group: its workers share the frames."
+        ),
+        slot: str | None = typer.Option(
+            None, "--slot", help="Stable name of this worker.", show_default="first free"
+        ),
+        bootstrap: str | None = typer.Option(None, "--bootstrap", help="Kafka, host:port."),
+        triton: str | None = typer.Option(None, "--triton", help="Model server, host:port of gRPC."),
+        batch: int | None = typer.Option(None, "--batch", help="Model inputs per batch."),
+        threads: int | None = typer.Option(None, "--threads", help="CPU threads of a model in this process."),
+        metrics_port: int | None = typer.Option(
+            None, "--metrics-port", help="Port of /metrics, /healthz, /readyz."
+        ),
+        config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
+    ) -> int:
+        """Inspect frames from Kafka and publish each verdict exactly once, until SIGTERM or Ctrl-C.
+
+        Exit status: 0 stopped, 2 a setting or topic is wrong, 5 another process runs under the same slot.
+        """
+        given = {
+            "pack.path": pack,
+            "worker.group": group,
+            "worker.slot": slot,
+            "worker.metrics_port": metrics_port,
+            "kafka.bootstrap": bootstrap,
+            "triton.url": triton,
+            "run.batch": batch,
+            "model.threads": threads,
+        }
+        settings = load(given, config).settings
+        errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+        structured()
+        from pipeline.stream import compose
+
+        stop = threading.Event()
+        with stopped_by_signals(stop, settings.worker.shutdown_s):
+            try:
+                with compose.worker(settings, stop, errors.print) as one:
+                    one.run()
+            except ServiceUnavailable:
+                if not stop.is_set():
+                    raise
+            except Fenced as error:
+                errors.print(f"error: {error}")
+                return FENCED
+        errors.print("stopped; what was not committed is inspected by the next worker")
+        return 0
+
+
+@contextmanager
+def stopped_by_signals(stop: threading.Event, deadline_s: float) -> Iterator[None]:
+    """SIGTERM and Ctrl-C set `stop`. A process that then hangs (in a broker that is gone) ends by itself a little later.
+
+    Nothing is lost by that: an open transaction is undone by the broker.
+    """
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if not stop.is_set():
+            stop.set()
+            watchdog.start()
+
+    def give_up() -> None:
+        logging.getLogger(__name__).error(
+            "still waiting for the broker after the deadline: ending without it"
+        )
+        sys.stderr.flush()
+        signal.raise_signal(signal.SIGKILL)
+
+    watchdog = threading.Timer(deadline_s + _GRACE_S, give_up)
+    watchdog.daemon = True
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_GRACE_S = 10.0  # after `shutdown_s`: to leave the group and close connections

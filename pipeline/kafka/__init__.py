@@ -1,0 +1,1 @@
+"""The Log port on Kafka, its topics, and what connects to both."""

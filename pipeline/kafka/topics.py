@@ -1,0 +1,87 @@
+"""Topics on the broker: what is there, and making what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from kafka import KafkaAdminClient
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from dapo.errors import LogRefused, ServiceUnavailable
+from pipeline.kafka.connect import connection
+from pipeline.settings import KafkaSettings
+from pipeline.stream.retention import Found, Plan
+
+
+class TopicAdmin:
+    """Looks at topics and makes them.
+
+    Raises:
+        ServiceUnavailable: no broker answers.
+        LogRefused: the credentials are not taken.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        with _explained(settings):
+            self._admin = KafkaAdminClient(**connection(settings, "dapo-topics"))
+        self._settings = settings
+
+    def find(self, names: Iterable[str]) -> dict[str, Found]:
+        """Those of these topics that the broker has."""
+        with _explained(self._settings):
+            there = set(self._admin.list_topics())
+            wanted = [name for name in names if name in there]
+            if not wanted:
+                return {}
+            described = {one["name"]: one for one in self._admin.describe_topics(wanted)}
+            resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in wanted]
+            configs = self._admin.describe_configs(resources, config_filter="all")["topic"]
+        return {
+            name: Found(
+                partitions=len(described[name]["partitions"]),
+                replication=min(len(one["replica_nodes"]) for one in described[name]["partitions"]),
+                config={key: str(entry["value"]) for key, entry in configs[name].items()},
+            )
+            for name in wanted
+        }
+
+    def create(self, plans: Sequence[Plan]) -> None:
+        """Make topics, and return when they can be written to.
+
+        Raises:
+            LogRefused: the broker will not; it says why.
+        """
+        if not plans:
+            return
+        wanted = {
+            one.name: {
+                "num_partitions": one.partitions,
+                "replication_factor": one.replication,
+                "configs": dict(one.config),
+            }
+            for one in plans
+        }
+        with _explained(self._settings):
+            self._admin.create_topics(wanted, wait_for_metadata=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._admin.close()
+
+
+@contextmanager
+def _explained(settings: KafkaSettings) -> Iterator[None]:
+    try:
+        yield
+    except (kafka_errors.KafkaConnectionError, kafka_errors.KafkaTimeoutError) as error:
+        raise ServiceUnavailable(
+            f"kafka.bootstrap: no broker answers at {settings.bootstrap}: {error}. Is it running ('dapo doctor')?"
+        ) from error
+    except kafka_errors.TopicAlreadyExistsError:
+        return  # somebody else was faster
+    except kafka_errors.KafkaError as error:
+        raise LogRefused(
+            f"the broker at {settings.bootstrap} refuses: {type(error).__name__}: {error}"
+        ) from error

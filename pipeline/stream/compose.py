@@ -1,0 +1,212 @@
+"""Put a worker together from settings: log, model, stages, store, ledger, health."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from kafka.errors import KafkaError
+
+from dapo.errors import FrameError, LogRefused, ServiceUnavailable
+from dapo.pack import Pack
+from dapo.pack_io import read_pack
+from pipeline.archive.keys import image_key_of, media_of
+from pipeline.archive.policy import OF_OK_FRAMES, Policy, Reason, reason_to_keep
+from pipeline.bundled import default_pack_path
+from pipeline.decode import Limits as FrameLimits
+from pipeline.infer import InProcessInfer
+from pipeline.inspect import Inspector, Preparer
+from pipeline.kafka.beats import Beats
+from pipeline.kafka.log import KafkaLog
+from pipeline.kafka.topics import TopicAdmin
+from pipeline.ports import Frame, Infer, ObjectStore
+from pipeline.rows import Configuration
+from pipeline.settings import Settings
+from pipeline.store.errors import NotFound, StoreError
+from pipeline.store.open import open_store
+from pipeline.stream.frames import REFERENCE
+from pipeline.stream.health import HealthServer
+from pipeline.stream.inspection import Fetch, Inspection
+from pipeline.stream.ledger import Ledger
+from pipeline.stream.metrics import Metrics
+from pipeline.stream.patience import PatientInfer, patiently
+from pipeline.stream.slots import Slot
+from pipeline.stream.topics import Topics
+from pipeline.stream.verdicts import Teller
+from pipeline.stream.worker import Limits, Worker
+from schemas.results import ResultRow
+
+
+@contextmanager
+def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]) -> Iterator[Worker]:
+    """A worker as configured, ready to run; everything it opened is closed behind it.
+
+    A broker or model server that is not up yet is waited for until `stop` is set.
+
+    Args:
+        say: told, for people, what is waited for and what was opened.
+
+    Raises:
+        SettingsError, PackError, LogRefused: what can't be mended by waiting.
+        ServiceUnavailable: `stop` was set while something was waited for.
+    """
+    own = settings.worker
+    path = settings.pack.path or default_pack_path()
+    pack, topics = read_pack(path), Topics(settings.kafka.prefix)
+    with ExitStack() as held:
+        slot = held.enter_context(Slot(own.group, own.slot))
+        name = f"{own.group}-{slot.name}"
+
+        def wait(error: ServiceUnavailable) -> None:
+            say(f"waiting: {error}")
+
+        patiently(lambda: check_topics(settings, topics, pack), stop, wait)
+        model = PatientInfer(patiently(lambda: open_model(settings, pack), stop, wait), stop)
+        held.callback(model.close)
+        store = open_store(settings.store) if settings.store.endpoint else None
+        metrics = Metrics()
+        metrics.configuration.info({"hash": pack.configuration_hash, "encoder": pack.encoder.name})
+        log = patiently(lambda: _open_log(settings, topics, slot.name), stop, wait)
+        held.callback(log.close)
+        beats = Beats(settings.kafka, topics.status, name)
+        held.callback(beats.close)
+        realtime = _realtime(own.realtime_lines)
+        limits = FrameLimits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
+        batch = settings.run.batch
+        inspection = Inspection(
+            Preparer(pack, model.image_size, limits),
+            Inspector(model, pack, batch=batch),
+            fetch=fetch_from(store, settings.store.bucket, limits),
+            ahead=2 * batch,
+            stop=stop,
+        )
+
+        def waiting_for() -> str:
+            return "model" if model.away else "store" if inspection.store_away else ""
+
+        ledger = Ledger(
+            metrics,
+            worker_id=name,
+            configuration_hash=pack.configuration_hash,
+            realtime=realtime,
+            waiting_for=waiting_for,
+            beat=beats.send,
+        )
+        teller = Teller(
+            topics,
+            Configuration.of(pack, path.name),
+            own.deadline_ms,
+            image_uri=uri_of_kept(settings.store.bucket, own.audit_rate) if store else None,
+        )
+        if own.metrics_port is not None:
+            health = HealthServer(
+                own.metrics_port, metrics.registry, lambda: _missing(ledger, model), own.metrics_host
+            )
+            held.callback(health.close)
+            say(f"metrics, /healthz and /readyz: http://{own.metrics_host}:{health.port}/")
+        say(f"worker {name}: frames of {topics.frames}, configuration {pack.configuration_hash[:12]}")
+        yield Worker(
+            log,
+            inspection,
+            teller.tell,
+            ledger,
+            limits=Limits(
+                own.max_frames,
+                own.max_in_flight_bytes,
+                own.transaction_frames,
+                own.transaction_ms,
+                own.shutdown_s,
+            ),
+            realtime=realtime,
+            stop=stop,
+        )
+
+
+def check_topics(settings: Settings, topics: Topics, pack: Pack) -> None:
+    """Refuse to start where a topic is missing: a verdict must have somewhere to go before a frame is read.
+
+    Raises:
+        LogRefused: names the missing ones.
+        ServiceUnavailable: no broker answers.
+    """
+    admin = TopicAdmin(settings.kafka)
+    try:
+        wanted = topics.all(pack)
+        missing = sorted(set(wanted) - set(admin.find(wanted)))
+    finally:
+        admin.close()
+    if missing:
+        shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+        raise LogRefused(f"the broker lacks {shown}. Make them with 'dapo topics create'.")
+
+
+def open_model(settings: Settings, pack: Pack) -> Infer:
+    """The model server where one is named, else the model in this process."""
+    if settings.triton.url:
+        from pipeline.triton.open import open_triton
+
+        return open_triton(settings.triton, pack)
+    model = settings.model
+    return InProcessInfer(
+        pack, batch=settings.run.batch, weights=model.weights, device=model.device, threads=model.threads
+    )
+
+
+def fetch_from(store: ObjectStore | None, bucket: str, limits: FrameLimits) -> Fetch:
+    """How the image of a claim check is got: from our own bucket and from nowhere else, whatever the message says."""
+    prefix = f"s3://{bucket}/"
+
+    def fetch(frame: Frame) -> bytes:
+        uri = frame.headers[REFERENCE]
+        if store is None:
+            raise FrameError(
+                "no-store",
+                f"The image lies at {uri}, and this worker has no object store. Set store.endpoint.",
+            )
+        if not uri.startswith(prefix):
+            raise FrameError(
+                "foreign-reference", f"The image lies at {uri}; only {prefix}... is read. Correct the sender."
+            )
+        try:
+            return store.get(uri.removeprefix(prefix), max_bytes=limits.max_bytes)
+        except NotFound as error:
+            raise FrameError(
+                "not-found", f"{uri} is not in the store (any more). Send the frame again."
+            ) from error
+        except StoreError as error:
+            raise FrameError("unreadable", f"{uri} can't be read: {error}") from error
+
+    return fetch
+
+
+def uri_of_kept(bucket: str, audit_rate: float) -> Callable[[ResultRow, bytes], str | None]:
+    """Where the archiver will put the image, for frames that it keeps whatever its quotas say; None for all others."""
+    policy = Policy(near_margin=0.0, audit_rate=audit_rate)
+
+    def uri(row: ResultRow, data: bytes) -> str | None:
+        reason = reason_to_keep(row, policy)
+        sure = reason is not None and (reason not in OF_OK_FRAMES or reason is Reason.AUDIT)
+        return f"s3://{bucket}/{image_key_of(row, media_of(data).suffix)}" if sure and data else None
+
+    return uri
+
+
+def _open_log(settings: Settings, topics: Topics, slot: str) -> KafkaLog:
+    try:
+        return KafkaLog(settings.kafka, topics.frames, settings.worker.group, slot)
+    except KafkaError as error:
+        raise ServiceUnavailable(f"no broker answers at {settings.kafka.bootstrap}: {error}") from error
+
+
+def _realtime(lines: tuple[str, ...]) -> Callable[[str], bool]:
+    named = frozenset(lines)
+    return lambda line: "*" in named or line in named
+
+
+def _missing(ledger: Ledger, model: PatientInfer) -> dict[str, str]:
+    """What keeps the worker from being ready."""
+    missing = {"model": model.away} if model.away else {}
+    if not ledger.beating:
+        missing["broker"] = "no turn of the worker within the last seconds: it waits for the broker"
+    return missing

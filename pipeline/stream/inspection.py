@@ -1,0 +1,98 @@
+"""The stages over a queue of frames: decode in one thread, infer and judge in another, answers in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from dapo.errors import FrameError, ServiceUnavailable
+from pipeline.inspect import Inspector, Prepared, Preparer
+from pipeline.ports import DROP, Frame, Result
+from pipeline.prefetch import prefetch
+from pipeline.stream.inbox import Inbox, Waiting
+from pipeline.stream.patience import patiently
+
+_AHEAD_BYTES = 128 * 2**20  # of decoded frames: ten of 12 MP
+Stages = Callable[[Inbox], Iterator[tuple[int, Result]]]
+Fetch = Callable[[Frame], bytes]
+
+
+class Inspection:
+    """Frames of an inbox through decode, infer and judge, one result each, in order.
+
+    A batch is never waited for: once the inbox is empty, what there is goes to the model. A model or store that is away
+    is waited for as long as it takes; `waiting_for` says so meanwhile.
+
+    Args:
+        preparer: decodes and cuts.
+        inspector: infers and judges.
+        fetch: the image of a frame whose message only says where it lies; FrameError where it never will.
+        ahead: decoded frames that may wait for the model.
+        stop: ends all waiting.
+    """
+
+    def __init__(
+        self, preparer: Preparer, inspector: Inspector, *, fetch: Fetch, ahead: int, stop: threading.Event
+    ) -> None:
+        self._preparer, self._inspector = preparer, inspector
+        self._fetch = fetch
+        self._ahead = ahead
+        self._stop = stop
+        self._store_away = False
+
+    @property
+    def store_away(self) -> bool:
+        """Whether an image is being waited for."""
+        return self._store_away
+
+    def __call__(self, inbox: Inbox) -> Iterator[tuple[int, Result]]:
+        """(epoch, result) of each frame until the inbox is closed and empty."""
+        epochs: deque[int] = deque()
+        items = prefetch(self._prepared(inbox), _weigh, max_items=self._ahead, max_bytes=_AHEAD_BYTES)
+        for item in items:
+            if item is None:
+                results = self._inspector.flush()
+            else:
+                epoch, prepared = item
+                epochs.append(epoch)
+                results = self._inspector.add(prepared)
+            for result in results:
+                yield epochs.popleft(), result
+
+    def _prepared(self, inbox: Inbox) -> Iterator[tuple[int, Prepared] | None]:
+        while True:
+            waiting = inbox.get(wait=False)
+            if waiting is None:
+                yield None  # nothing else is there: what waits for a full batch must not wait longer
+                waiting = inbox.get(wait=True)
+            if waiting is None:
+                return
+            yield waiting.epoch, self._prepare(waiting)
+
+    def _prepare(self, waiting: Waiting) -> Prepared:
+        frame = waiting.frame
+        if waiting.dropped:
+            assert frame.error is not None
+            return Prepared(frame, "", datetime.now(UTC), error=(DROP, "overload", frame.error[1]))
+        if frame.error is None and "ce_dataref" in frame.headers:
+            frame = self._fetched(frame)
+        return self._preparer.prepare(frame)
+
+    def _fetched(self, frame: Frame) -> Frame:
+        def note(error: ServiceUnavailable) -> None:
+            self._store_away = True
+
+        try:
+            data = patiently(lambda: self._fetch(frame), self._stop, note)
+            return dataclasses.replace(frame, data=data)
+        except FrameError as error:
+            return dataclasses.replace(frame, error=(error.code, str(error)))
+        finally:
+            self._store_away = False
+
+
+def _weigh(item: tuple[int, Prepared] | None) -> int:
+    return 0 if item is None else item[1].weight

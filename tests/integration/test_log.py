@@ -1,0 +1,119 @@
+"""The Log port's conformance suite on a real broker, and what only a broker can do: fence, expire, delete."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+
+from dapo.errors import Fenced, LogRefused
+from pipeline.kafka.log import KafkaLog
+from pipeline.ports import Message
+from pipeline.settings import KafkaSettings
+from tests.contract.log_suite import LogSuite
+
+
+class TestKafkaLog(LogSuite):
+    @pytest.fixture(autouse=True)
+    def _topics(self, kafka):
+        mark = uuid.uuid4().hex[:8]
+        self.settings = KafkaSettings(bootstrap=kafka.bootstrap)
+        self.group, self.frames, self.out = f"suite-{mark}", f"{mark}.frames", f"{mark}.out"
+        admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        admin.create_topics(
+            {
+                self.frames: {"num_partitions": 2, "replication_factor": 1},
+                self.out: {"num_partitions": 1, "replication_factor": 1},
+            },
+            wait_for_metadata=True,
+        )
+        self.admin = admin
+        self.producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+        yield
+        self.producer.close()
+        admin.close()
+
+    def open(self, slot="a"):
+        return KafkaLog(self.settings, self.frames, self.group, slot)
+
+    def write(self, *messages):
+        for one in messages:
+            self.producer.send(one.topic, one.value, key=one.key, headers=list(one.headers))
+        self.producer.flush()
+
+    def committed(self):
+        consumer = KafkaConsumer(bootstrap_servers=self.settings.bootstrap, isolation_level="read_committed")
+        try:
+            at = TopicPartition(self.out, 0)
+            consumer.assign([at])
+            consumer.seek_to_beginning(at)
+            found, end = [], consumer.end_offsets([at])[at]
+            while consumer.position(at) < end:
+                found += [record.value for records in consumer.poll(500).values() for record in records]
+            return found
+        finally:
+            consumer.close()
+
+    @staticmethod
+    def by_turns(*logs):
+        """Each goes on as if it were alone; every new producer fences the other's."""
+        for _ in range(20):
+            for log in logs:
+                log.poll(0.2, 10)
+                log.commit([], {})
+
+    def test_one_slot_taken_twice_ends_one_of_the_two(self):
+        first = self.open("same")
+        self.send(4)
+        records = self.take(first, 4)
+        second = self.open("same")  # fences the first
+        try:
+            assert not self.answer(first, records)  # the broker's own time-out looks alike: once is forgiven
+            with pytest.raises(Fenced, match=r"worker\.slot"):
+                self.by_turns(first, second)
+        finally:
+            first.close()
+            second.close()
+        assert len(self.committed()) <= 4
+
+    def test_records_deleted_before_they_were_read_are_told(self):
+        log = self.open()
+        self.send(20)
+        records = self.take(log, 20)
+        at = (records[0].topic, records[0].partition)
+        mine = [one for one in records if one.partition == at[1]]
+        assert log.commit([], {at: mine[0].offset + 1})
+        log.close()
+        self.admin.delete_records({TopicPartition(*at): mine[-1].offset})
+        again = self.open()
+        try:
+            deadline = time.monotonic() + 30
+            while not again.losses:
+                assert time.monotonic() < deadline
+                again.poll(0.2, 100)
+            [loss] = again.losses
+            assert (loss.topic, loss.partition, loss.first, loss.end) == (
+                *at,
+                mine[0].offset + 1,
+                mine[-1].offset,
+            )
+        finally:
+            again.close()
+
+    def test_a_topic_that_is_missing_is_named_with_the_command_that_makes_it(self):
+        with pytest.raises(LogRefused, match="dapo topics create"):
+            KafkaLog(self.settings, "not.there", self.group, "a")
+
+    def test_a_message_too_large_is_refused_and_nothing_of_it_is_seen(self):
+        log = self.open()
+        try:
+            self.send(1)
+            [record] = self.take(log, 1)
+            huge = Message(self.out, b"k", b"x" * (self.settings.max_message_bytes + 2**20))
+            with pytest.raises(LogRefused, match="refuses"):
+                log.commit([huge], {(record.topic, record.partition): record.offset + 1})
+            assert self.committed() == []
+        finally:
+            log.close()

@@ -1,0 +1,23 @@
+"""`clip_encoder` for Triton's Python backend: frames in, features in the joint space out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from triton_models import runtime
+from triton_models.contract import ENCODER
+from triton_models.encode import Encode
+
+
+class TritonPythonModel:
+    """See `triton_models.encode`."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load this version's pack and its encoder; an error keeps the version from becoming ready."""
+        runtime.check_dlpack(ENCODER)
+        self._encode = Encode.load(runtime.Settings.of(args))
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer each request."""
+        return runtime.answer(ENCODER, requests, self._encode)

@@ -1,0 +1,97 @@
+"""A connection to a model server, and its errors in the program's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from dapo.errors import DapoError, ServiceUnavailable, SettingsError
+
+# Statuses after which the same call may succeed later.
+TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+_MAX_MESSAGE = 2**31 - 1  # gRPC's own limit: a push carries several packs
+# gRPC waits up to two minutes between attempts to reconnect, longer than a restarted server takes to serve again.
+_MAX_RECONNECT_MS = 1000
+
+
+class RequestRefused(DapoError):
+    """The model server will never answer this: the same request fails again."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A model server's gRPC endpoint.
+
+    Attributes:
+        url: host:port.
+        tls: speak TLS; also where a file is given.
+        ca: PEM file of the authority that signed the server's certificate; None: those the system trusts.
+        certificate, key: PEM files of this client, where the server wants to know it.
+    """
+
+    url: str
+    tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def connect(self) -> InferenceServerClient:
+        """A client; nothing is sent yet.
+
+        Raises:
+            SettingsError: a PEM file can't be read, or only one of certificate and key is given.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise SettingsError(f"{self.url}: a client certificate needs its key, and the key its certificate.")
+        files = {"root_certificates": self.ca, "certificate_chain": self.certificate, "private_key": self.key}
+        try:
+            return InferenceServerClient(
+                self.url,
+                ssl=self.tls or any(files.values()),
+                channel_args=[
+                    ("grpc.max_send_message_length", _MAX_MESSAGE),
+                    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+                    ("grpc.max_reconnect_backoff_ms", _MAX_RECONNECT_MS),
+                    ("grpc.initial_reconnect_backoff_ms", _MAX_RECONNECT_MS // 10),
+                    # Otherwise a new client takes over the old one's socket, also one whose host went silent.
+                    ("grpc.use_local_subchannel_pool", 1),
+                ],
+                **{name: str(path) for name, path in files.items() if path is not None},
+            )
+        except OSError as error:
+            raise SettingsError(f"{error.filename}: can't be read: {error.strerror}.") from error
+
+
+def status(error: InferenceServerException) -> str:
+    """gRPC status of a failed call ("UNAVAILABLE")."""
+    return str(error.status()).removeprefix("StatusCode.")
+
+
+def translated(url: str, error: InferenceServerException) -> DapoError:
+    """The program's error for a failed call.
+
+    | gRPC status | becomes | what to do |
+    |---|---|---|
+    | UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED | ServiceUnavailable | the same call again, a little later |
+    | NOT_FOUND (no such model), INTERNAL, UNKNOWN, CANCELLED, ABORTED | ServiceUnavailable | wait: the server is not as it should be, whatever the frame |
+    | all others (INVALID_ARGUMENT, UNAUTHENTICATED, ...) | RequestRefused | mend the request |
+    """
+    code = status(error)
+    text = f"model server {url}: {error.message()} ({code})."
+    if code in TRANSIENT or code in {"NOT_FOUND", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED"}:
+        return ServiceUnavailable(text)
+    return RequestRefused(text)
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn errors of the client library into ServiceUnavailable or RequestRefused."""
+    try:
+        yield
+    except InferenceServerException as error:
+        raise translated(url, error) from error
