@@ -17,7 +17,7 @@ import torch
 from open_clip.factory import load_checkpoint
 from open_clip.model import CLIP, CustomTextCLIP, resize_pos_embed
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
 from dapo.attention import fuse_attention
@@ -58,6 +58,7 @@ class Encoder:
             adapter).
         mean: per channel, of pixels in [0, 1].
         std: the same.
+        activation: of both towers' blocks, "quick_gelu" or "gelu"; no weights file says which.
         knows: whether a word was trained as such; None where the tokenizer splits any word into pieces.
         normal_template_noun: what the templates speak of.
     """
@@ -77,6 +78,7 @@ class Encoder:
     dense_taps: tuple[int, ...]
     mean: Triple = CLIP_MEAN
     std: Triple = CLIP_STD
+    activation: str = "gelu"
     knows: Callable[[str], bool] | None = None
     normal_template_noun: str = "object"
 
@@ -93,10 +95,11 @@ def load_encoder(
 
     Args:
         name: open_clip architecture ("ViT-L-14-336-quickgelu") or "dapo-tiny".
-        weights: hub tag ("openai"), "file" (give `path`), "random" or "random:SEED"; dapo-tiny's are always
-            "bundled".
+        weights: hub tag ("openai"), "file" (weights of one's own, give `path`), "random" or "random:SEED";
+            dapo-tiny's are always "bundled".
         image_size: side of the square input in px; None for the architecture's own.
-        path: local weights: safetensors, or a state dict without pickled code.
+        path: local weights: safetensors, or a state dict without pickled code. Beside a hub tag it is that tag's
+            file: activation, mean and standard deviation are the tag's.
         seed: of "random".
 
     Raises:
@@ -108,22 +111,23 @@ def load_encoder(
     if name == TINY:
         return _load_tiny(weights, image_size, path)
     quick_gelu, mean, std = False, CLIP_MEAN, CLIP_STD
+    kind, _, number = weights.partition(":")
     if path is None and weights == "file":
         raise WeightsNotFound(
             f"{name}: its weights come from a file of your own, and none was given. "
             f"Give it with --weights FILE."
         )
-    if path is None and not weights.startswith("random"):
+    if kind not in ("file", "random"):
         hub = _hub_entry(name, weights)
-        path = _download(name, weights, hub)
+        # The same whether the file was fetched by hand or is downloaded here: it does not say these itself.
         quick_gelu = bool(hub.get("quick_gelu", False))
         mean, std = _triple(hub.get("mean"), CLIP_MEAN), _triple(hub.get("std"), CLIP_STD)
-    if weights.startswith("random"):
-        _, _, number = weights.partition(":")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(number) if number else seed)
-            clip = _build(name, quick_gelu)
+        path = path or _download(name, weights, hub)
+    if kind == "random":
         weights = weights if number or not seed else f"random:{seed}"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed(number) if number else seed)
+            clip = _build(name, quick_gelu)
     else:
         clip = _build(name, quick_gelu)
     if path is not None:
@@ -190,6 +194,7 @@ def describe(
         dense_taps=dense_taps or (blocks,),
         mean=mean,
         std=std,
+        activation=_activation(visual),
         knows=knows,
     )
 
@@ -246,12 +251,23 @@ def _build(name: str, quick_gelu: bool) -> nn.Module:
     return model
 
 
+def _activation(visual: Any) -> str:
+    return "quick_gelu" if isinstance(visual.transformer.resblocks[0].mlp.gelu, QuickGELU) else "gelu"
+
+
+def _seed(number: str) -> int:
+    if not number.isdigit() or int(number) >= 2**63:  # what torch takes as a seed
+        raise SettingsError(f"random:{number}: expected a seed after the colon, such as random:7.")
+    return int(number)
+
+
 def _hub_entry(name: str, tag: str) -> dict[str, Any]:
     entry: dict[str, Any] = get_pretrained_cfg(name, tag)
     if not entry:
         tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
         raise SettingsError(
-            f"{name} / {tag}: open_clip knows no such weights. Tags of this architecture: {tags}."
+            f"{name} / {tag}: open_clip knows no such weights. Tags of this architecture: {tags}. "
+            f"For a file of your own the tag is 'file'."
         )
     return entry
 

@@ -37,6 +37,8 @@ class EncoderRef:
         image_size: side of the model's input in px.
         patch_grid: patches a side.
         joint_width: D.
+        activation: "quick_gelu" or "gelu", which the hash of the weights can't tell; None: a pack from before this was
+            recorded.
     """
 
     name: str
@@ -45,6 +47,7 @@ class EncoderRef:
     image_size: int
     patch_grid: int
     joint_width: int
+    activation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -311,7 +314,10 @@ def _changed(pack: Pack, what: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_json(pack: Pack) -> dict[str, Any]:
     """Everything of a pack but its tensors, as plain data."""
-    return {f.name: _plain(getattr(pack, f.name)) for f in fields(pack) if f.name != "tensors"}
+    plain = {f.name: _plain(getattr(pack, f.name)) for f in fields(pack) if f.name != "tensors"}
+    if pack.encoder.activation is None:
+        del plain["encoder"]["activation"]  # packs from before it was recorded keep their hash
+    return plain
 
 
 def _plain(value: Any) -> Any:

@@ -117,6 +117,7 @@ def reference(encoder: Encoder) -> EncoderRef:
         image_size=encoder.image_size,
         patch_grid=encoder.grid,
         joint_width=encoder.joint_width,
+        activation=encoder.activation,
     )
 
 
@@ -141,7 +142,7 @@ def check_encoder(pack: Pack, encoder: Encoder) -> None:
     """Refuse an encoder that a pack was not made for.
 
     Raises:
-        EncoderMismatch: names both hashes.
+        EncoderMismatch: names both hashes, or what else differs.
     """
     wanted, found = pack.encoder, reference(encoder)
     if wanted.sha256 != found.sha256:
@@ -156,6 +157,16 @@ def check_encoder(pack: Pack, encoder: Encoder) -> None:
             f"the pack was made for images of {wanted.image_size} px ({wanted.patch_grid} patches a "
             f"side), the encoder was loaded for {found.image_size} px ({found.patch_grid}). "
             f"Both have weights sha256 {wanted.sha256}."
+        )
+    if wanted.activation not in (None, found.activation) or (pack.mean, pack.std) != (
+        encoder.mean,
+        encoder.std,
+    ):
+        raise EncoderMismatch(
+            f"the pack was made for {wanted.name} / {wanted.weights} with activation {wanted.activation}, "
+            f"mean {pack.mean} and std {pack.std}, but {found.name} / {found.weights} was loaded with "
+            f"{found.activation}, {encoder.mean} and {encoder.std}. Both have weights sha256 {wanted.sha256}: "
+            f"the same file under another tag is another model. Make the pack again with the right --tag."
         )
 
 

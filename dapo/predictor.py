@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,14 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dapo import head
-from dapo.encoder import Encoder
 from dapo.errors import SettingsError
 from dapo.inspection import Prediction
-from dapo.model import ImageFeatures
 from dapo.pack import Pack, Scoring
-from dapo.packing import check_encoder, load_pack_encoder
 from dapo.preprocess import normalise
 from dapo.vision import encode_image, project
+
+# open_clip takes seconds to import, and a head alone does not need it: `ImageSide` imports what does.
+if TYPE_CHECKING:
+    from dapo.encoder import Encoder
+    from dapo.model import ImageFeatures
 
 
 class Predictor:
@@ -88,8 +90,8 @@ class Predictor:
         return self.predictions(self.features(images), products)
 
     def predictions(self, features: ImageFeatures, products: Sequence[str]) -> list[Prediction]:
-        """See `Head.predictions`."""
-        return self._head.predictions(features, products)
+        """The head alone: features of a batch, name of each frame's product -> one prediction per frame."""
+        return self._head.predict(features.cls, torch.stack(features.taps, 1), products)
 
     def features(self, images: NDArray[np.uint8]) -> ImageFeatures:
         """See `ImageSide.features`."""
@@ -117,6 +119,8 @@ class ImageSide:
         device: str = "cpu",
         encoder: Encoder | None = None,
     ) -> None:
+        from dapo.packing import check_encoder, load_pack_encoder
+
         self._device = _device(device)
         if encoder is None:
             encoder = load_pack_encoder(pack, weights)
@@ -135,6 +139,8 @@ class ImageSide:
     @torch.inference_mode()
     def features(self, images: NDArray[np.uint8]) -> ImageFeatures:
         """Image and patch features in the joint space, L2-normalised, of RGB uint8 [B, S, S, 3]."""
+        from dapo.model import ImageFeatures
+
         size = self.image_size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
             raise ValueError(
@@ -183,12 +189,15 @@ class Head:
         self._own: dict[tuple[str, ...], Tensor] = {}
 
     @torch.inference_mode()
-    def predictions(self, features: ImageFeatures, products: Sequence[str]) -> list[Prediction]:
-        """Features of a batch, name of each frame's product -> one prediction per frame."""
-        return [
-            self._inspect(cls, torch.stack(taps), product)
-            for cls, *taps, product in zip(features.cls, *features.taps, products, strict=True)
-        ]
+    def predict(self, cls: Tensor, taps: Tensor, products: Sequence[str]) -> list[Prediction]:
+        """Features of a batch to one prediction per frame.
+
+        Args:
+            cls: [B, D], L2-normalised.
+            taps: [B, taps, N, D], L2-normalised.
+            products: name of each frame's product; an unknown one is inspected as "*".
+        """
+        return [self._inspect(*one) for one in zip(cls, taps, products, strict=True)]
 
     def _inspect(self, cls: Tensor, taps: Tensor, product: str) -> Prediction:
         """One frame: cls [D], taps [taps, N, D]."""

@@ -133,25 +133,48 @@ class WorkerSettings(_Section):
         default=(), description="lines that may drop frames, oldest first; '*': all"
     )
     deadline_ms: float | None = Field(default=None, gt=0, description="promised time from capture to result")
-    max_frames: int = Field(default=64, ge=1, description="frames that wait for the model")
+    max_frames: int = Field(default=200, ge=1, description="frames that wait for the model")
     max_in_flight_bytes: int = Field(
         default=256 * 2**20, ge=2**20, description="of frames that wait for the model"
     )
     transaction_frames: int = Field(
-        default=50, ge=1, le=1000, description="results of one transaction, at most"
+        default=100, ge=1, le=1000, description="results of one transaction, at most"
     )
     transaction_ms: float = Field(
         default=150.0, ge=1, le=5000, description="the first result waits so long, at most"
     )
     shutdown_s: float = Field(default=20.0, gt=0, description="to finish what is under way after SIGTERM, s")
-    audit_rate: float = Field(
-        default=0.0, ge=0, le=1, description="share of OK frames whose image is kept for audit"
-    )
     metrics_host: str = Field(
         default="127.0.0.1", description="address it listens on; 0.0.0.0 inside a container"
     )
     metrics_port: int | None = Field(
         default=None, ge=0, le=65535, description="of /metrics, /healthz, /readyz; none: off"
+    )
+
+
+class ArchiveSettings(_Section):
+    """`dapo archive`: which images are kept, and for how long. NotOK, NotDecidable and Failed frames always are."""
+
+    group: str = Field(default="archive", min_length=1, description="consumer group of the archiver")
+    near_margin: float = Field(
+        default=0.1, ge=0, le=1, description="OK frames from (1 - this) * threshold_ok on are kept"
+    )
+    audit_rate: float = Field(
+        default=0.01, ge=0, le=1, description="share of OK frames kept, drawn by their hash"
+    )
+    ok_per_day: int = Field(default=500, ge=0, description="most OK frames kept per camera and day")
+    batch: int = Field(default=64, ge=1, le=1000, description="results of one manifest file, at most")
+    batch_s: float = Field(default=5.0, gt=0, description="a batch waits so long for more results, s")
+    keep_not_ok_days: int = Field(
+        default=365, ge=0, description="days that NotOK images are kept; 0: for ever"
+    )
+    keep_not_decidable_days: int = Field(
+        default=180, ge=0, description="days of NotDecidable images; 0: for ever"
+    )
+    keep_failed_days: int = Field(default=30, ge=0, description="days of frames that failed; 0: for ever")
+    keep_audit_days: int = Field(default=90, ge=0, description="days of audit images; 0: for ever")
+    keep_near_threshold_days: int = Field(
+        default=90, ge=0, description="days of nearly-NotOK images; 0: for ever"
     )
 
 
@@ -165,6 +188,7 @@ class Settings(_Section):
     triton: TritonSettings = Field(default_factory=TritonSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ Headers with other names are passed over.
 
 _RESULT_HEADERS = """## Headers of result and defect messages
 
-The value is one result row or one defect row.
+The value is one result row or one defect row. Part, status and label messages have `content-type` and `ce_dataschema`.
 """
 
 _DEAD_LETTER = """## Dead letter

@@ -72,7 +72,7 @@ TOPICS = (
     ),
     Topic(
         "inspection.status",
-        "`line_id`, else `worker_id`",
+        "`worker_id/line_id`",
         "status row: one a second per worker and line",
         "1 day; one partition",
         "`dapo worker`",

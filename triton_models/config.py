@@ -19,6 +19,7 @@ THREADS = "threads"
 RUN_BATCH = "run_batch"
 WEIGHTS_FOLDER = "weights_folder"
 CONFIGURATION_HASH = "configuration_hash"
+FIXED = "fixed"  # set in a repository that holds its versions on disk
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,15 @@ def head_config(sizes: Sizes, placement: Placement) -> pb.ModelConfig:
     return _backend_config(HEAD, sizes, placement, 1, {})
 
 
-def ensemble_config(sizes: Sizes, versions: Versions, configuration_hash: str, name: str) -> pb.ModelConfig:
+def ensemble_config(
+    sizes: Sizes, versions: Versions, configuration_hash: str, name: str, *, fixed: bool = False
+) -> pb.ModelConfig:
     """Configuration of the ensemble, each step pinned to one version: a push moves no client by itself.
 
     Args:
         configuration_hash: of the pack that these versions are, for whoever asks what is served.
         name: "dapo", or of a second ensemble over the same models (a challenger).
+        fixed: the server's repository holds the versions on disk: nothing can be pushed to it.
     """
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=MAX_BATCH)
     _tensors(config, ENSEMBLE, sizes)
@@ -67,8 +71,13 @@ def ensemble_config(sizes: Sizes, versions: Versions, configuration_hash: str, n
         step = config.ensemble_scheduling.step.add(model_name=model.name, model_version=version)
         step.input_map.update({tensor.name: tensor.name for tensor in model.inputs})
         step.output_map.update({tensor.name: tensor.name for tensor in model.outputs})
-    _parameters(config, {CONFIGURATION_HASH: configuration_hash})
+    _parameters(config, {CONFIGURATION_HASH: configuration_hash, FIXED: "yes" if fixed else ""})
     return config
+
+
+def skeleton_config(model: Model) -> pb.ModelConfig:
+    """Configuration of a model whose versions are pushed later; see `triton_models.repository`."""
+    return pb.ModelConfig(name=model.name, backend="python", max_batch_size=MAX_BATCH)
 
 
 def as_text(config: pb.ModelConfig) -> str:
@@ -79,6 +88,17 @@ def as_text(config: pb.ModelConfig) -> str:
 def as_json(config: pb.ModelConfig) -> str:
     """The same for `load_model`, which takes JSON."""
     return str(json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None))
+
+
+def essence(config: pb.ModelConfig) -> tuple[object, ...]:
+    """What two configurations have in common when they do the same: a server fills in defaults of its own."""
+    groups = [(group.kind, group.count, list(group.gpus)) for group in config.instance_group]
+    tensors = [
+        (tensor.name, tensor.data_type, list(tensor.dims)) for tensor in (*config.input, *config.output)
+    ]
+    steps = [(step.model_name, step.model_version) for step in config.ensemble_scheduling.step]
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    return config.max_batch_size, groups, tensors, steps, parameters
 
 
 def parameter(config: pb.ModelConfig, name: str) -> str:

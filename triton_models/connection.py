@@ -14,6 +14,8 @@ from dapo.errors import DapoError, ServiceUnavailable, SettingsError
 
 # Statuses after which the same call may succeed later.
 TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+# Statuses of a server that is not as it should be: a model is not loaded, its process died, its GPU ran out of memory.
+_SERVER_FAULT = frozenset({"NOT_FOUND", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED"})
 _MAX_MESSAGE = 2**31 - 1  # gRPC's own limit: a push carries several packs
 # gRPC waits up to two minutes between attempts to reconnect, longer than a restarted server takes to serve again.
 _MAX_RECONNECT_MS = 1000
@@ -47,7 +49,9 @@ class Address:
             SettingsError: a PEM file can't be read, or only one of certificate and key is given.
         """
         if (self.certificate is None) != (self.key is None):
-            raise SettingsError(f"{self.url}: a client certificate needs its key, and the key its certificate.")
+            raise SettingsError(
+                f"{self.url}: a client certificate needs its key, and the key its certificate."
+            )
         files = {"root_certificates": self.ca, "certificate_chain": self.certificate, "private_key": self.key}
         try:
             return InferenceServerClient(
@@ -75,17 +79,15 @@ def status(error: InferenceServerException) -> str:
 def translated(url: str, error: InferenceServerException) -> DapoError:
     """The program's error for a failed call.
 
-    | gRPC status | becomes | what to do |
-    |---|---|---|
-    | UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED | ServiceUnavailable | the same call again, a little later |
-    | NOT_FOUND (no such model), INTERNAL, UNKNOWN, CANCELLED, ABORTED | ServiceUnavailable | wait: the server is not as it should be, whatever the frame |
-    | all others (INVALID_ARGUMENT, UNAUTHENTICATED, ...) | RequestRefused | mend the request |
+    | gRPC status                                           | becomes            | because                         |
+    |-------------------------------------------------------|--------------------|---------------------------------|
+    | UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED    | ServiceUnavailable | away, too slow or full          |
+    | NOT_FOUND, INTERNAL, UNKNOWN, CANCELLED, ABORTED      | ServiceUnavailable | ill, whatever the frame         |
+    | all others (INVALID_ARGUMENT, UNAUTHENTICATED, ...)   | RequestRefused     | the same request fails again    |
     """
     code = status(error)
     text = f"model server {url}: {error.message()} ({code})."
-    if code in TRANSIENT or code in {"NOT_FOUND", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED"}:
-        return ServiceUnavailable(text)
-    return RequestRefused(text)
+    return ServiceUnavailable(text) if code in TRANSIENT | _SERVER_FAULT else RequestRefused(text)
 
 
 @contextmanager

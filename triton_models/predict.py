@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from dapo.inspection import Prediction
-from dapo.model import ImageFeatures
 from dapo.predictor import Head
 from triton_models.config import THREADS
 from triton_models.contract import (
@@ -24,7 +23,7 @@ from triton_models.contract import (
     max_types,
     product_names,
 )
-from triton_models.runtime import RequestRefused, Settings, Tensors
+from triton_models.runtime import Settings, Tensors, Unanswerable
 from triton_models.versions import features_hash
 
 
@@ -58,12 +57,11 @@ class Predict:
         """Features and product indices of a batch to score, map, type_map, type_scores, pack_hash.
 
         Raises:
-            RequestRefused: a product index is not one of this pack's.
+            Unanswerable: a product index is not one of this pack's.
         """
         products = self._products(inputs[PRODUCT.name].flatten().tolist())
-        taps = inputs[TAPS.name].to(self._device)
-        features = ImageFeatures(inputs[CLS.name].to(self._device), list(taps.unbind(1)))
-        found = self._head.predictions(features, products)
+        cls, taps = inputs[CLS.name].to(self._device), inputs[TAPS.name].to(self._device)
+        found = self._head.predict(cls, taps, products)
         # Features of another image side would give plausible nonsense: it is not signed with this pack's hash.
         ours = (inputs[FEATURES_HASH.name].cpu() == self._features).all(1, keepdim=True)
         return {
@@ -77,7 +75,7 @@ class Predict:
     def _products(self, indices: Sequence[int]) -> list[str]:
         for index in indices:
             if not 0 <= index < len(self._names):
-                raise RequestRefused(
+                raise Unanswerable(
                     f"product {index}: the pack {self._head.pack.configuration_hash} has products 0 to "
                     f"{len(self._names) - 1}. Ask with the pack that this server serves."
                 )

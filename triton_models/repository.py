@@ -1,4 +1,12 @@
-"""The files of the models: a repository on disk for a server's start, and the same files for a push."""
+"""The files of the models: for a push, and as a repository on disk for a server's start.
+
+A server that takes pushes starts on a *skeleton*: the folders `clip_encoder` and `dapo_head` with a config.pbtxt and no
+version. Both halves of that matter (Triton 2.51, run): to load an ensemble it looks its models up on disk, and refuses
+where they are not there; and it loads again from disk what it finds there, in the place of what was pushed. With no
+version to be found it keeps what was pushed.
+
+A server that nobody pushes to can start on a *fixed* repository instead, which holds its versions.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +21,21 @@ from tritonclient.grpc import model_config_pb2 as pb
 from dapo.errors import DapoError
 from dapo.pack import Pack
 from dapo.pack_io import pack_bytes
-from triton_models.config import Placement, as_text, encoder_config, ensemble_config, head_config
+from triton_models.config import (
+    Placement,
+    as_text,
+    encoder_config,
+    ensemble_config,
+    head_config,
+    skeleton_config,
+)
 from triton_models.contract import ENCODER, ENSEMBLE, HEAD, Sizes, check
 from triton_models.versions import Versions
 
 PACK_FILE = "prompts.pack"
 ENSEMBLE_VERSION = 1  # an ensemble has no files of its own: what changes is its configuration
 _CODE = "model.py"
+_CONFIG = "config.pbtxt"
 
 
 class DeployError(DapoError):
@@ -77,43 +93,61 @@ def model_files(packs: Sequence[Pack], placement: Placement) -> tuple[ModelFiles
     )
 
 
-def ensemble_files(pack: Pack, name: str = ENSEMBLE.name) -> ModelFiles:
+def ensemble_files(pack: Pack, name: str = ENSEMBLE.name, *, fixed: bool = False) -> ModelFiles:
     """The ensemble that serves a pack. Triton wants a folder for its version: one file that nobody reads makes it."""
-    config = ensemble_config(Sizes.of(pack), Versions.of(pack), pack.configuration_hash, name)
+    config = ensemble_config(Sizes.of(pack), Versions.of(pack), pack.configuration_hash, name, fixed=fixed)
     return ModelFiles(
-        name, config, {f"{ENSEMBLE_VERSION}/{PACK_FILE}.sha256": pack.configuration_hash.encode()}
+        name, config, {f"{ENSEMBLE_VERSION}/configuration_hash": pack.configuration_hash.encode()}
     )
+
+
+def write_skeleton(folder: Path) -> None:
+    """A repository to push to. Writing it again changes nothing, also under a server that runs on it.
+
+    Raises:
+        DeployError: the folder can't be written.
+    """
+    try:
+        for model in (ENCODER, HEAD):
+            (folder / model.name).mkdir(parents=True, exist_ok=True)
+            (folder / model.name / _CONFIG).write_text(as_text(skeleton_config(model)), encoding="utf-8")
+    except OSError as error:
+        raise DeployError(f"{error.filename}: can't be written: {error.strerror}.") from error
 
 
 def write_repository(
     folder: Path, pack: Pack, keep: Sequence[Pack] = (), placement: Placement = Placement()
 ) -> None:
-    """A model repository for a server's start, whole or not at all: `--load-model=dapo` then serves `pack`.
+    """A fixed repository, whole or not at all: a server started on it with `--load-model=dapo` serves `pack`.
 
     Args:
         folder: must not exist, or be empty.
-        keep: further packs, as versions to go back to.
+        keep: further packs, as versions.
 
     Raises:
-        DeployError: the folder holds something.
+        DeployError: the folder holds something, or can't be written.
         ContractError: see `model_files`.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DeployError(f"{folder}: is not an empty folder. Give another one, or remove what is in it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    models = (*model_files([pack, *keep], placement), ensemble_files(pack, fixed=True))
+    partial = None
     try:
-        for model in (*model_files([pack, *keep], placement), ensemble_files(pack)):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DeployError(f"{folder}: is not an empty folder. Give another one, or remove what is in it.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        for model in models:
             for path, content in model.files.items():
                 target = partial / model.name / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
-            (partial / model.name / "config.pbtxt").write_text(as_text(model.config), encoding="utf-8")
+            (partial / model.name / _CONFIG).write_text(as_text(model.config), encoding="utf-8")
         partial.chmod(0o755)  # mkdtemp's are for their maker alone; the server may be another user
         partial.replace(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    except OSError as error:
+        raise DeployError(f"{folder}: can't be written: {error.strerror}.") from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)  # not there any more where all went well
 
 
 def _code(model: str) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import triton_python_backend_utils as pb_utils
+from torch.utils.dlpack import from_dlpack
 
 from dapo.errors import DapoError
 from dapo.pack import Pack
@@ -31,7 +32,7 @@ class DlpackBroken(DapoError):
     """Tensors change on their way through Triton's Python stub: nothing it answers can be trusted."""
 
 
-class RequestRefused(DapoError):
+class Unanswerable(DapoError):
     """One request asks for something that this version can't answer."""
 
 
@@ -78,7 +79,7 @@ def check_dlpack(model: Model) -> None:
     """
     for tensor in (*model.inputs, *model.outputs):
         known = torch.arange(_KNOWN).reshape(2, -1).to(_TORCH[tensor.dtype])
-        found = torch.from_dlpack(pb_utils.Tensor.from_dlpack(tensor.name, known).to_dlpack())
+        found = from_dlpack(pb_utils.Tensor.from_dlpack(tensor.name, known).to_dlpack())
         if found.dtype != known.dtype or found.shape != known.shape or not torch.equal(found, known):
             raise DlpackBroken(
                 f"{model.name}: {tensor.dtype} {known.tolist()} came back from Triton's Python stub as {found.dtype} "
@@ -90,20 +91,20 @@ def answer(model: Model, requests: Sequence[Any], run: Callable[[Tensors], Tenso
     """Answer requests together; where one of them is refused, each on its own, so that the others are answered.
 
     Args:
-        run: inputs of a batch to its outputs, by name; may raise RequestRefused.
+        run: inputs of a batch to its outputs, by name; may raise Unanswerable.
     """
     inputs = [_inputs(model, request) for request in requests]
     try:
         outputs = run(
             {tensor.name: torch.cat([one[tensor.name] for one in inputs]) for tensor in model.inputs}
         )
-    except RequestRefused as error:
+    except Unanswerable as error:
         if len(requests) == 1:
             refused = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
             return [pb_utils.InferenceResponse(output_tensors=[], error=refused)]
         return [response for request in requests for response in answer(model, [request], run)]
     counts = [len(one[model.inputs[0].name]) for one in inputs]
-    split = {tensor.name: outputs[tensor.name].split(counts) for tensor in model.outputs}
+    split = {tensor.name: torch.split(outputs[tensor.name], counts) for tensor in model.outputs}
     return [
         pb_utils.InferenceResponse([_output(tensor, split[tensor.name][at]) for tensor in model.outputs])
         for at in range(len(requests))
@@ -114,7 +115,7 @@ def _inputs(model: Model, request: Any) -> Tensors:
     found = {}
     for tensor in model.inputs:
         given = pb_utils.get_input_tensor_by_name(request, tensor.name)
-        found[tensor.name] = torch.from_dlpack(given.to_dlpack())
+        found[tensor.name] = from_dlpack(given.to_dlpack())
     return found
 
 

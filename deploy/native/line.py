@@ -1,8 +1,10 @@
 """The servers of one line: those that belong to a state folder, started and stopped together.
 
-STATE/dapo.env               where they are, with credentials; mode 0600
-STATE/models/                Triton's model repository
-STATE/<server>/              its data, settings, log, and server.json: which process it is
+What lies in it:
+
+    dapo.env     where they are, with credentials; mode 0600
+    models/      Triton's model repository
+    SERVER/      its data, settings, log, and server.json: which process it is
 """
 
 from __future__ import annotations
@@ -121,8 +123,11 @@ def running(state: Path) -> list[Server]:
 
 def _check(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in SERVERS]
-    if unknown or not names:
-        raise LineError(f"--only: unknown server '{', '.join(unknown)}'. There are: {', '.join(SERVERS)}.")
+    known = ", ".join(SERVERS)
+    if not names:
+        raise LineError(f"--only: no server is named. There are: {known}.")
+    if unknown:
+        raise LineError(f"--only: unknown server '{', '.join(unknown)}'. There are: {known}.")
     stores = [name for name in names if issubclass(SERVERS[name], S3Server)]
     if len(stores) > 1:
         raise LineError(

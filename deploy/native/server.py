@@ -93,7 +93,7 @@ class Server(ABC):
         return dict(os.environ)
 
     def cleanup(self) -> None:
-        """Remove what a killed process leaves outside of its folder; called when it has ended."""
+        """Remove what a killed process leaves outside of its group and folder; called when it has ended."""
         return
 
     @property

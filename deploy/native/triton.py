@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import http
 import http.client
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -107,7 +110,7 @@ class TritonServer(Server):
             f"--model-repository={self.models}",
             "--model-control-mode=explicit",
             f"--backend-directory={installed / _SERVER / 'backends'}",
-            f"--backend-config=python,shm-region-prefix-name={self._region}",
+            f"--backend-config=python,shm-region-prefix-name={self.region}",
             f"--grpc-address={HOST}",
             f"--grpc-port={grpc}",
             f"--http-address={HOST}",
@@ -148,13 +151,20 @@ class TritonServer(Server):
             connection.close()
 
     def cleanup(self) -> None:
-        # A server that was killed can't remove the regions it shares with its Python models: a megabyte and more each.
-        for region in _SHARED_MEMORY.glob(f"{self._region}*"):
+        # A server that was killed alone, as by a full memory, leaves its models' Python processes behind, for minutes
+        # and with all that they hold; and it can't remove the memory that it shared with them.
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # ended meanwhile, or another user's
+                arguments = (process / "cmdline").read_bytes().split(b"\0")
+                if any(argument.startswith(self.region.encode()) for argument in arguments):
+                    os.kill(int(process.name), signal.SIGKILL)
+        for region in _SHARED_MEMORY.glob(f"{self.region}*"):
             region.unlink(missing_ok=True)
 
     @property
-    def _region(self) -> str:
-        return f"dapo_triton_{self.ports['grpc']}_"
+    def region(self) -> str:
+        """Start of the names of its shared memory. Of the folder, not the port: another server may have that next."""
+        return f"dapo_triton_{hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]}_"
 
 
 def _has_gpu() -> bool:

@@ -139,21 +139,25 @@ def _prune_file(store: ObjectStore, file: _File, pruned: Pruned, dry_run: bool) 
     left = file.table.filter(pc.invert(file.expired))
     if len(left) == len(file.table):
         return
-    key = file.stored.key
-    pruned.files += len(left) == 0
-    if dry_run:
-        return
-    try:
-        if len(left):
-            store.replace(key, manifest.encode(left), file.stored.etag, content_type=CONTENT_TYPE)
-        elif store.stat(key).etag == file.stored.etag:
-            # S3 has no conditional DELETE that all servers know. Nothing is lost in between: a replayed frame's result has
-            # a new offset, so it goes to another file.
-            store.delete(key)
-        else:
+    if not dry_run:
+        try:
+            _replace(store, file.stored, left)
+        except (Conflict, NotFound):
             pruned.busy += 1
-    except (Conflict, NotFound):
-        pruned.busy += 1
+            return
+    pruned.files += len(left) == 0
+
+
+def _replace(store: ObjectStore, stored: Stored, left: pa.Table) -> None:
+    """Raises Conflict or NotFound where the file is another by now."""
+    if len(left):
+        store.replace(stored.key, manifest.encode(left), stored.etag, content_type=CONTENT_TYPE)
+        return
+    if store.stat(stored.key).etag != stored.etag:
+        raise Conflict(f"{stored.key}: the archiver was first.")
+    # S3 has no conditional DELETE that all servers know. Nothing is lost in between: a replayed frame's result has a new
+    # offset, so it goes to another file.
+    store.delete(stored.key)
 
 
 def _prune_strays(

@@ -2,22 +2,58 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import typer
+from rich.console import Console
 
+from dapo.errors import ServiceUnavailable
 from pipeline.archive.policy import Policy, Reason
 from pipeline.archive.prune import Pruned, Retention, prune
+from pipeline.cli.worker import stopped_by_signals
 from pipeline.settings import ArchiveSettings, load
 from pipeline.store.open import open_store
+from pipeline.stream.logs import structured
 
 
 def register(app: typer.Typer) -> None:
     """Add `archive` with its commands."""
-    group = typer.Typer(help="Archived images: keep them, prune them.", no_args_is_help=True)
+    group = typer.Typer(help="Archive images and results to the object store.", invoke_without_command=True)
+    group.callback()(archive)
     group.command("prune")(prune_command)
     app.add_typer(group, name="archive")
+
+
+def archive(
+    context: typer.Context,
+    bootstrap: str | None = typer.Option(None, "--bootstrap", help="Kafka, host:port."),
+    slot: str | None = typer.Option(
+        None, "--slot", help="Stable name of this archiver.", show_default="first free"
+    ),
+    config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
+) -> None:
+    """Keep images and their results in the object store, behind the verdicts and at its own pace, until SIGTERM."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = load({"kafka.bootstrap": bootstrap}, config).settings
+    errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    structured()
+    from pipeline.stream.compose import archiving
+
+    stop = threading.Event()
+    with stopped_by_signals(stop, settings.worker.shutdown_s):
+        try:
+            with archiving(settings, slot or "", stop, errors.print) as loop:
+                done = loop.run()
+        except ServiceUnavailable:
+            if not stop.is_set():
+                raise
+            return
+    errors.print(
+        f"{done.results} results seen, {done.kept} images kept ({done.bytes / 1e6:.1f} MB), {done.problems} problems"
+    )
 
 
 def prune_command(

@@ -104,7 +104,7 @@ class KafkaLog:
             return []
         except kafka_errors.AuthorizationError as error:
             raise LogRefused(f"topic {self._topic}: may not be read: {error}. Check the ACLs.") from error
-        return [_record(one) for records in found.values() for one in records]
+        return [record_of(one) for records in found.values() for one in records]
 
     def commit(self, messages: Sequence[Message], consumed: Mapping[Partition, int]) -> bool:
         """See `pipeline.ports.Log`.
@@ -273,7 +273,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             self._log.moved(assigned=True)
 
 
-def _record(one: Any) -> Record:
+def record_of(one: Any) -> Record:
+    """A record of kafka-python as one of ours."""
     return Record(
         topic=one.topic,
         partition=one.partition,

@@ -54,7 +54,8 @@ def explained(what: str) -> Iterator[None]:
     except (ParseError, UnicodeDecodeError) as error:
         raise StoreUnavailable(f"{what}: the answer was cut off or garbled ({error}).") from error
     except (HTTPError, OSError) as error:
-        raise StoreUnavailable(f"{what}: {_said(error)}. Is the server up and the network there?") from error
+        advice = "Is the server up, the network there, and store.tls as the server has it?"
+        raise StoreUnavailable(f"{what}: {_said(error)}. {advice}") from error
 
 
 def refused(what: str, status: int, code: str, message: str) -> DapoError:

@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 from dapo.errors import FrameError, LogRefused, ServiceUnavailable
 from dapo.pack import Pack
 from dapo.pack_io import read_pack
+from pipeline.archive.archiver import Archiver
 from pipeline.archive.keys import image_key_of, media_of
 from pipeline.archive.policy import OF_OK_FRAMES, Policy, Reason, reason_to_keep
 from pipeline.bundled import default_pack_path
@@ -18,6 +19,7 @@ from pipeline.decode import Limits as FrameLimits
 from pipeline.infer import InProcessInfer
 from pipeline.inspect import Inspector, Preparer
 from pipeline.kafka.beats import Beats
+from pipeline.kafka.frames import FrameReader
 from pipeline.kafka.log import KafkaLog
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.ports import Frame, Infer, ObjectStore
@@ -25,6 +27,7 @@ from pipeline.rows import Configuration
 from pipeline.settings import Settings
 from pipeline.store.errors import NotFound, StoreError
 from pipeline.store.open import open_store
+from pipeline.stream.archiving import Archiving
 from pipeline.stream.frames import REFERENCE
 from pipeline.stream.health import HealthServer
 from pipeline.stream.inspection import Fetch, Inspection
@@ -67,7 +70,7 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
         store = open_store(settings.store) if settings.store.endpoint else None
         metrics = Metrics()
         metrics.configuration.info({"hash": pack.configuration_hash, "encoder": pack.encoder.name})
-        log = patiently(lambda: _open_log(settings, topics, slot.name), stop, wait)
+        log = patiently(lambda: _open_log(settings, topics.frames, own.group, slot.name), stop, wait)
         held.callback(log.close)
         beats = Beats(settings.kafka, topics.status, name)
         held.callback(beats.close)
@@ -97,7 +100,7 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
             topics,
             Configuration.of(pack, path.name),
             own.deadline_ms,
-            image_uri=uri_of_kept(settings.store.bucket, own.audit_rate) if store else None,
+            image_uri=uri_of_kept(settings.store.bucket, settings.archive.audit_rate) if store else None,
         )
         if own.metrics_port is not None:
             health = HealthServer(
@@ -120,6 +123,43 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
             ),
             realtime=realtime,
             stop=stop,
+        )
+
+
+@contextmanager
+def archiving(
+    settings: Settings, slot: str, stop: threading.Event, say: Callable[[str], None]
+) -> Iterator[Archiving]:
+    """An archiver as configured, ready to run.
+
+    Raises:
+        SettingsError, LogRefused, StoreError: what can't be mended by waiting.
+        ServiceUnavailable: `stop` was set while something was waited for.
+    """
+    own, topics = settings.archive, Topics(settings.kafka.prefix)
+    store = open_store(settings.store)
+    with ExitStack() as held:
+        held.callback(store.close)
+        name = held.enter_context(Slot(own.group, slot)).name
+        log = patiently(
+            lambda: _open_log(settings, topics.results, own.group, name),
+            stop,
+            lambda error: say(f"waiting: {error}"),
+        )
+        frames = FrameReader(settings.kafka, topics.frames)
+        held.callback(frames.close)
+        prefix = f"s3://{settings.store.bucket}/"
+
+        def fetch(uri: str) -> bytes | None:
+            try:
+                return store.get(uri.removeprefix(prefix)) if uri.startswith(prefix) else None
+            except NotFound:
+                return None
+
+        policy = Policy(own.near_margin, settings.archive.audit_rate, own.ok_per_day)
+        say(f"archiver {own.group}-{name}: results of {topics.results} to {prefix}")
+        yield Archiving(
+            log, Archiver(store, policy), frames, fetch, batch=own.batch, batch_s=own.batch_s, stop=stop
         )
 
 
@@ -192,9 +232,9 @@ def uri_of_kept(bucket: str, audit_rate: float) -> Callable[[ResultRow, bytes], 
     return uri
 
 
-def _open_log(settings: Settings, topics: Topics, slot: str) -> KafkaLog:
+def _open_log(settings: Settings, topic: str, group: str, slot: str) -> KafkaLog:
     try:
-        return KafkaLog(settings.kafka, topics.frames, settings.worker.group, slot)
+        return KafkaLog(settings.kafka, topic, group, slot)
     except KafkaError as error:
         raise ServiceUnavailable(f"no broker answers at {settings.kafka.bootstrap}: {error}") from error
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -49,6 +50,14 @@ def patiently(
         after=failed,
         reraise=True,
     )(call)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between attempts without end, for whoever has something to do meanwhile: growing, with jitter."""
+    attempt = 0
+    while True:
+        yield random.uniform(0.5, 1.0) * min(_LONGEST_S, _FIRST_S * 2 ** min(attempt, 10))
+        attempt += 1
 
 
 class PatientInfer:

@@ -75,7 +75,10 @@ class Teller:
     def _messages(self, result: Result, row: ResultRow) -> Iterator[Message]:
         key = (row.camera_id or result.frame.source).encode()
         trace = _child_trace(result.frame.headers.get("traceparent"))
-        yield Message(self._topics.results, key, encode([row]), _event(row.result_id, row, ResultRow, trace))
+        event = _event(row.result_id, row, ResultRow, trace)
+        views = result.frame.headers.get("views_expected")  # whoever joins the views of a part needs it
+        passed = (("views_expected", views.encode()),) if views else ()
+        yield Message(self._topics.results, key, encode([row]), (*event, *passed))
         for defect in defect_rows(row):
             identity = f"{row.result_id}/{defect.defect_index}"
             topic = self._topics.defects(defect.defect["type"])

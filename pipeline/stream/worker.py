@@ -29,7 +29,7 @@ from pipeline.stream.verdicts import Told
 _LOG = logging.getLogger(__name__)
 _BUSY_POLL_S, _IDLE_POLL_S = 0.01, 0.2  # results that get ready must not wait for a poll to end
 _BEAT_S = 1.0
-_MAX_RECORDS = 64  # of one poll: how far the inbox may overshoot
+_MAX_RECORDS = 100  # of one poll: how far the inbox may overshoot
 _MAX_TRANSACTION_BYTES = 16 * 2**20  # of messages: dead letters of large frames make it short
 
 
@@ -37,9 +37,9 @@ _MAX_TRANSACTION_BYTES = 16 * 2**20  # of messages: dead letters of large frames
 class Limits:
     """How much is under way at once; see `WorkerSettings`."""
 
-    max_frames: int = 64
+    max_frames: int = 200
     max_bytes: int = 256 * 2**20
-    transaction_frames: int = 50
+    transaction_frames: int = 100
     transaction_ms: float = 150.0
     shutdown_s: float = 20.0
 

@@ -37,7 +37,7 @@ function plain(value) {
   const out = {};
   for (const [key, item] of Object.entries(value.toJSON ? value.toJSON() : value)) {
     out[key] = plain(item);
-    if (key === "mask") {
+    if (key === "mask" && item) {
       const { height, width, mask } = decodeMask({ size: plain(item.size), counts: item.counts });
       out.mask_row_sums = Array.from({ length: height }, (_, y) => mask.subarray(y * width, (y + 1) * width).reduce((a, b) => a + b, 0));
     }

@@ -150,3 +150,34 @@ def test_taps_are_evenly_spaced_and_end_at_the_last_block() -> None:
     assert spaced_taps(4) == (1, 2, 3, 4)
     assert spaced_taps(3) == (1, 2, 3)
     assert all(spaced_taps(blocks)[-1] == blocks for blocks in range(1, 60))
+
+
+def test_a_file_placed_by_hand_is_the_same_model_as_the_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No weights file says its activation, mean or standard deviation: the hub's entry of the tag does."""
+    path = tmp_path / "weights.safetensors"
+    save_file(load_encoder("ViT-S-32-alt", "random").clip.state_dict(), path)
+    hub = {"quick_gelu": True, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}
+    monkeypatch.setattr(module, "get_pretrained_cfg", lambda name, tag: hub if tag == "openai" else {})
+    monkeypatch.setattr(module, "download_pretrained", lambda entry: str(path))
+    downloaded, placed = (
+        load_encoder("ViT-S-32-alt", "openai"),
+        load_encoder("ViT-S-32-alt", "openai", path=path),
+    )
+    own = load_encoder("ViT-S-32-alt", "file", path=path)
+    assert downloaded.activation == placed.activation == "quick_gelu"
+    assert (placed.mean, placed.std) == (downloaded.mean, downloaded.std) == (hub["mean"], hub["std"])
+    images = torch.randn(1, 3, placed.image_size, placed.image_size)
+    with torch.inference_mode():
+        assert torch.equal(placed.clip.encode_image(images), downloaded.clip.encode_image(images))
+        assert not torch.equal(placed.clip.encode_image(images), own.clip.encode_image(images))
+    assert (own.activation, own.sha256) == ("gelu", placed.sha256)
+    with pytest.raises(SettingsError, match="no such weights.*the tag is 'file'"):
+        load_encoder("ViT-S-32-alt", "opneai", path=path)
+
+
+@pytest.mark.parametrize("weights", ["random:x", "random:-1", f"random:{2**70}"])
+def test_a_seed_is_a_number(weights: str) -> None:
+    with pytest.raises(SettingsError, match="expected a seed"):
+        load_encoder("ViT-S-32-alt", weights)

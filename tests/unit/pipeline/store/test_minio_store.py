@@ -125,7 +125,6 @@ def test_bytes_that_changed_in_the_store_are_not_given(bad_server: BadServer, st
 )
 def test_every_refusal_is_of_one_of_two_kinds(
     bad_server: BadServer,
-    answer: type[Answer],
     store: MinioStore,
     status: int,
     code: str,
@@ -207,6 +206,23 @@ def test_a_garbled_answer_is_transient(bad_server: BadServer, store: MinioStore,
         store.get("a")
     with pytest.raises(StoreError, match="403"):
         store.put_if_absent("a", DATA)
+
+
+def test_an_answer_without_a_body_is_told_by_its_status(bad_server: BadServer, store: MinioStore) -> None:
+    bad_server.answer = lambda _: Answer(503)
+    with pytest.raises(StoreUnavailable, match="503"):
+        store.stat("a")
+    bad_server.answer = lambda _: Answer(403)
+    with pytest.raises(StoreError, match="deploy/policies"):
+        store.stat("a")
+
+
+def test_deleting_what_a_server_does_not_know_is_no_error(bad_server: BadServer, store: MinioStore) -> None:
+    bad_server.answer = lambda _: fault(404, "NoSuchKey")
+    store.delete("a")
+    bad_server.answer = lambda _: fault(404, "NoSuchBucket")
+    with pytest.raises(StoreError, match=r"store\.bucket"):
+        store.delete("a")
 
 
 def test_an_object_that_breaks_off_is_transient(bad_server: BadServer, store: MinioStore) -> None:

@@ -1,0 +1,152 @@
+"""The archiver's loop over a log and a store in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from dataclasses import replace
+
+from pipeline.archive.archiver import Archiver
+from pipeline.archive.policy import Policy
+from pipeline.ports import Message, Record
+from pipeline.rows import Configuration
+from pipeline.stream.archiving import Archiving
+from pipeline.stream.topics import Topics
+from pipeline.stream.verdicts import Teller
+from pipeline.testing import DAY, MemoryBroker, MemoryLog, MemoryStore, encoded, small_pack, surface
+from tests.unit.pipeline.stream.test_verdicts import result
+
+TOPICS = Topics("t")
+TELLER = Teller(TOPICS, Configuration.of(small_pack(), "p"))
+PICTURE = encoded(surface())
+
+
+def until(condition, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
+
+
+class Frames:
+    """Frames by their place."""
+
+    def __init__(self) -> None:
+        self.there: dict[tuple[int, int], Record] = {}
+
+    def read(self, partition, offset):
+        return self.there.get((partition, offset))
+
+
+class Plant:
+    """Results of NotOK frames on a broker, and their frames."""
+
+    def __init__(self, count: int = 10) -> None:
+        self.broker, self.frames, self.store = MemoryBroker(), Frames(), MemoryStore()
+        for number in range(count):
+            self.add(number)
+
+    def add(self, number: int, data: bytes = PICTURE, headers=(), kept: bool = True) -> None:
+        given = result(sequence=number)
+        record = replace(given.frame.record, offset=number, value=data, headers=headers)
+        frame = replace(given.frame, frame_id=f"f{number}", record=record)
+        sha = hashlib.sha256(data or PICTURE).hexdigest()
+        for message in TELLER.tell(replace(given, frame=frame, image_sha256=sha)).messages:
+            self.broker.write(message)
+        if kept:
+            self.frames.there[(record.partition, number)] = record
+
+    def images(self):
+        return sorted(one.key for one in self.store.list("frames/"))
+
+    def loop(self, stop: threading.Event, fetch=lambda uri: None, log=None) -> Archiving:
+        log = log or MemoryLog(self.broker, TOPICS.results, "archive")
+        archiver = Archiver(self.store, Policy())
+        return Archiving(log, archiver, self.frames, fetch, batch=4, batch_s=0.05, stop=stop)
+
+    def run(self, condition, **options) -> Archiving:
+        stop = threading.Event()
+        loop = self.loop(stop, **options)
+        thread = threading.Thread(target=loop.run, daemon=True)
+        thread.start()
+        until(lambda: condition(loop))
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+        return loop
+
+
+def done(plant: Plant, count: int):
+    return lambda loop: sum(plant.broker.offsets.values()) >= count
+
+
+def test_every_wanted_image_is_kept_once_however_often_the_archiver_starts():
+    plant = Plant(10)
+    first = plant.run(done(plant, 10))
+    assert (first.archived.kept, first.archived.problems) == (10, 0)
+    assert len(plant.images()) == 10
+    plant.broker.offsets.clear()  # as if nothing had been committed
+    plant.run(done(plant, 10))
+    assert len(plant.images()) == 10
+
+
+def test_a_store_that_is_away_is_waited_for_and_nothing_is_committed_meanwhile():
+    plant = Plant(10)
+    plant.store.away = True
+    stop = threading.Event()
+    loop = plant.loop(stop)
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    until(lambda: loop.archived.waits >= 2)
+    assert plant.broker.offsets == {}
+    plant.store.away = False
+    until(lambda: done(plant, 10)(loop))
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(plant.images()) == 10
+
+
+def test_a_frame_that_retention_took_is_told_not_hidden():
+    plant = Plant(3)
+    plant.add(3, kept=False)
+    loop = plant.run(done(plant, 4))
+    assert (loop.archived.kept, loop.archived.problems) == (3, 1)
+
+
+def test_bytes_that_are_not_those_inspected_are_not_archived():
+    plant = Plant(1)
+    plant.frames.there[(2, 0)] = replace(plant.frames.there[(2, 0)], value=b"something else")
+    loop = plant.run(done(plant, 1))
+    assert (loop.archived.kept, loop.archived.problems) == (0, 1)
+    assert plant.images() == []
+
+
+def test_a_large_frame_comes_from_where_its_message_says():
+    plant = Plant(0)
+    plant.add(0, data=b"", headers=(("ce_dataref", b"s3://b/claims/x"),))
+    loop = plant.run(done(plant, 1), fetch=lambda uri: PICTURE if uri == "s3://b/claims/x" else None)
+    assert loop.archived.kept == 1
+
+
+def test_a_message_that_is_no_row_is_counted_and_passed():
+    plant = Plant(2)
+    plant.broker.write(Message(TOPICS.results, b"cam", b"nonsense"))
+    loop = plant.run(done(plant, 3))
+    assert (loop.archived.kept, loop.archived.unreadable) == (2, 1)
+
+
+def test_a_commit_that_is_undone_is_done_again_and_leaves_the_same_objects():
+    plant = Plant(6)
+    log = MemoryLog(plant.broker, TOPICS.results, "archive")
+    log.failing = 2
+    plant.run(done(plant, 6), log=log)
+    assert len(plant.images()) == 6
+
+
+def test_the_day_is_that_of_the_picture():
+    plant = Plant(1)
+    plant.run(done(plant, 1))
+    [key] = plant.images()
+    assert f"/{DAY:%Y/%m/%d/%H}/" in key
