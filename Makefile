@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export GOMP_SPINCOUNT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types format encoder bench clean
+.PHONY: help setup demo test check lint types format encoder chaos bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,7 +46,7 @@ format: setup  ## format the code
 	$(BIN)/ruff check --fix .
 
 POOL ?= $(HOME)/.cache/dapo-inspection/pool
-encoder: setup  ## train the bundled encoder and its prompt pack again (about 1.5 hours on two cores, 9 GB of disk)
+encoder: setup  ## train the bundled encoder and its prompt pack again (about 70 minutes on two cores, 9 GB of disk)
 	$(BIN)/python -m trainer.encoder.features --out $(POOL)/validation --count 1500 --seed 2 --families validation
 	$(BIN)/python -m trainer.encoder.features --out $(POOL)/train --count 60000 --seed 1
 	$(BIN)/python -m trainer.encoder.train --pool $(POOL)/train --validation $(POOL)/validation --out dapo/weights/dapo-tiny.safetensors
@@ -54,10 +54,16 @@ encoder: setup  ## train the bundled encoder and its prompt pack again (about 1.
 	$(BIN)/python -m trainer.encoder.samples --frames pipeline/samples --good $(POOL)/good
 	$(BIN)/dapo calibrate $(POOL)/good --product sample --pack $(POOL)/seed1.pack --out dapo/weights/dapo-tiny.pack
 
+KILLS ?= 200
+SEED ?= 1
+chaos: setup  ## kill servers and processes at random, count what is lost (KILLS=200 SEED=1; as root it fills a disk too)
+	$(BIN)/python -m tests.chaos.run --kills $(KILLS) --seed $(SEED) $(if $(filter 0,$(shell id -u)),--full-disk)
+
 bench: setup  ## every speed claim
 	$(BIN)/python -m benchmarks.types
 	$(BIN)/python -m benchmarks.reference
 	$(BIN)/python -m benchmarks.aupro
+	$(BIN)/python -m benchmarks.stream --model null
 
 clean:  ## remove what the commands above made, but not .venv
 	rm -rf demo-out .pytest_cache .mypy_cache .ruff_cache .coverage evaluation

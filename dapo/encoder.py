@@ -288,12 +288,14 @@ def _download(name: str, tag: str, hub: Mapping[str, Any]) -> Path:
 
 
 def _load_file(clip: nn.Module, name: str, path: Path) -> None:
-    if not path.is_file():
-        raise WeightsNotFound(
-            f"{path}: no such file. Place the weights of {name} there, or give --weights FILE."
-        )
     try:
+        if not path.is_file():
+            raise WeightsNotFound(
+                f"{path}: no such file. Place the weights of {name} there, or give --weights FILE."
+            )
         load_checkpoint(clip, str(path))
+    except WeightsNotFound:
+        raise
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         reason = " ".join(str(error).split())[:400]
         raise WeightsNotFound(f"{path}: not weights of {name}. {reason}") from error

@@ -23,6 +23,7 @@ Polygon = tuple[tuple[float, float], ...]
 ANY_PRODUCT = "*"
 FORMAT = 1
 Kind = Literal["dapo", "handwritten"]
+_MOVES_SCORES = ("roi", "ignore", "tiles")  # of a product: thresholds set before are for other numbers
 MAX_TILES = 32  # per side; more is a setting gone wrong: 1,024 tiles of one frame
 
 
@@ -74,7 +75,8 @@ class Product:
 
     Attributes:
         types: slugs of its own defect types.
-        threshold_ok: score below which a frame is OK; None: uncalibrated.
+        threshold_ok: score below which a frame is OK; None: uncalibrated. What moves scores unsets both thresholds: old
+            ones would give verdicts on other numbers than they were set for.
         threshold_notok: score from which a frame is NotOK; None: uncalibrated.
         mask_threshold: anomaly from which a pixel is a defect, 0..1.
         min_area_px: smaller regions are dropped, in px of the frame.
@@ -224,8 +226,8 @@ def _check_product(name: str, product: Product, slugs: set[str]) -> None:
         raise PackError(f"{where}: mask_threshold {product.mask_threshold} is not in 0..1.")
     if product.min_area_px < 0 or product.max_regions < 1:
         raise PackError(f"{where}: min_area_px must be >= 0 and max_regions >= 1.")
-    if product.mm_per_px is not None and not product.mm_per_px > 0:
-        raise PackError(f"{where}: mm_per_px {product.mm_per_px} is not above 0.")
+    if product.mm_per_px is not None and not 0 < product.mm_per_px < float("inf"):
+        raise PackError(f"{where}: mm_per_px {product.mm_per_px} is not a number above 0.")
     if (tiles := product.tiles) and not (
         1 <= tiles.rows <= MAX_TILES and 1 <= tiles.columns <= MAX_TILES and 0 <= tiles.overlap <= 0.5
     ):
@@ -252,7 +254,8 @@ def add_type(
         products: products that get the type; none: every product that has types, and "*".
         trained: whether the encoder was trained on the word.
 
-    Under `paper` scoring every score moves (t_A is a mean over the types): all products become uncalibrated.
+    Under `paper` scoring every score moves (t_A is a mean over the types): all products become uncalibrated and lose
+    their thresholds.
 
     Raises:
         VocabularyError: the word shares its slug with another.
@@ -278,7 +281,7 @@ def add_type(
     changed = {}
     for name, product in pack.products.items():
         types = (*product.types, slug) if name in chosen else product.types
-        changed[name] = replace(product, types=types, calibrated=product.calibrated and not moved)
+        changed[name] = replace(_uncalibrated(product) if moved else product, types=types)
     row = np.ascontiguousarray(vector, np.float32)[None]
     tensors = {**pack.tensors, "text.types": np.concatenate([pack.tensors["text.types"], row])}
     return replace(
@@ -304,6 +307,31 @@ def set_threshold(pack: Pack, product: str, ok: float, notok: float) -> Pack:
         pack.with_products(named),
         provenance=_changed(pack, {"set_threshold": product, "ok": ok, "notok": notok}),
     )
+
+
+def set_product(pack: Pack, product: str, changes: Mapping[str, Any]) -> Pack:
+    """A new pack with other regions, tiles, scale or limits for one product (made for it where it is not known).
+
+    Args:
+        product: its name.
+        changes: attribute of `Product` -> value. Regions and tiles move the score: where they differ from before, the
+            product becomes uncalibrated and loses its thresholds.
+
+    Raises:
+        PackError: a value is out of its range.
+    """
+    before = pack.product(product)
+    after = replace(before, **changes)
+    if any(getattr(before, name) != getattr(after, name) for name in _MOVES_SCORES):
+        after = _uncalibrated(after)
+    return replace(
+        pack.with_products({product: after}),
+        provenance=_changed(pack, {"set_product": product, "changes": sorted(changes)}),
+    )
+
+
+def _uncalibrated(product: Product) -> Product:
+    return replace(product, threshold_ok=None, threshold_notok=None, calibrated=False, calibration={})
 
 
 def _changed(pack: Pack, what: Mapping[str, Any]) -> dict[str, Any]:

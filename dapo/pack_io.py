@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import struct
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,20 +46,42 @@ def write_pack(pack: Pack, path: Path) -> str:
     Raises:
         PackError: the file can't be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _partial(path) as partial:
         with open(partial, "wb") as file:
             file.write(pack_bytes(pack))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise PackError(
-            f"{path}: the pack can't be written: {error.strerror}. The old file, if any, is unchanged."
-        ) from error
     return pack.configuration_hash
+
+
+def check_writable(path: Path) -> None:
+    """Whether `write_pack` can write there, asked before long work and not after it.
+
+    Raises:
+        PackError: it can't.
+    """
+    with _partial(path) as partial:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        partial.touch()
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write under; nothing is left of it."""
+    partial = path.parent / f"{path.name}.partial"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+    except OSError as error:
+        raise PackError(
+            f"{path}: the pack can't be written: {error.strerror}. The old file, if any, is unchanged. "
+            "Give another file with --out."
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def read_pack(path: Path) -> Pack:
@@ -68,16 +92,16 @@ def read_pack(path: Path) -> Pack:
             says which and what to do.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise PackError(
-                f"{path}: {size} bytes, more than the {MAX_BYTES} a pack may have. This is another file."
-            )
-        data = path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise PackError(f"{path}: not a file. A prompt pack is one file; check the path.")
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)  # whatever size is claimed: no more than this is held
     except OSError as error:
         raise PackError(
             f"{path}: can't be read: {error.strerror}. Check the path, or make one with 'dapo pack new'."
         ) from error
+    if len(data) > MAX_BYTES:
+        raise PackError(f"{path}: more than the {MAX_BYTES} bytes a pack may have. This is another file.")
     try:
         return unpack(data)
     except DapoError as error:

@@ -262,10 +262,16 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise SettingsError(f"device {name}: torch knows no such device. Take 'cpu' or 'cuda'.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"device {name}: the model runs on 'cpu' or 'cuda' only. Take one of them.")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise SettingsError(
                 f"device {name}: this machine has no CUDA device that torch can use. Take 'cpu'."
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise SettingsError(
+                f"device {name}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1} only."
             )
         torch.backends.cudnn.allow_tf32 = (
             False  # TF32 moves scores in the third digit: thresholds are set in float32

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -198,16 +198,22 @@ def load_tiny(path: Path | None = None) -> TinyEncoder:
     Raises:
         WeightsNotFound: the file is missing or is not a dapo-tiny.
     """
+    missing = (
+        "the bundled encoder is missing. Reinstall the package, or run 'make encoder' to train it again."
+        if path is None
+        else "no such file. Give the file of dapo-tiny's weights, or leave --weights out: they are bundled."
+    )
     path = path or bundled_weights()
-    if not path.is_file():
-        raise WeightsNotFound(
-            f"{path}: the bundled encoder is missing. Reinstall the package, or run 'make encoder' to train it again."
-        )
-    with safe_open(path, "pt") as file:
-        metadata = json.loads((file.metadata() or {}).get("dapo_tiny", "{}"))
-        names = file.keys()  # the open file itself can't be iterated
-        state = {name: file.get_tensor(name).float() for name in names}
-    if "phrases" not in metadata:
+    try:
+        if not path.is_file():
+            raise WeightsNotFound(f"{path}: {missing}")
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("dapo_tiny", "{}"))
+            names = file.keys()  # the open file itself can't be iterated
+            state = {name: file.get_tensor(name).float() for name in names}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise WeightsNotFound(f"{path}: can't be read as safetensors ({error}).") from error
+    if not isinstance(metadata, dict) or "phrases" not in metadata:
         raise WeightsNotFound(f"{path}: not a dapo-tiny file (its metadata has no vocabulary).")
     tokenizer = WordTokenizer(metadata["phrases"])
     model = build_tiny(tokenizer.vocab_size)

@@ -45,6 +45,16 @@ class Calibration:
         """Whether the bound keeps what was asked for."""
         return self.upper_bound <= self.rate
 
+    @property
+    def has_band(self) -> bool:
+        """Whether any score lies between the thresholds: else no frame is NotDecidable."""
+        return self.threshold_ok < self.threshold_notok
+
+    @property
+    def frames_for_band(self) -> int:
+        """Good frames from which `threshold_ok` may lie on another score than `threshold_notok`."""
+        return math.ceil(1 / (OK_FACTOR * self.rate))
+
     def provenance(self) -> dict[str, Any]:
         """What the pack remembers."""
         return {
@@ -67,6 +77,18 @@ def upper_bound(alarms: int, frames: int) -> float:
     return float(beta.ppf(CONFIDENCE, alarms + 1, frames - alarms))
 
 
+def check_rate(rate: float) -> None:
+    """Whether thresholds can be set for this rate, asked before any frame is inspected.
+
+    Raises:
+        SettingsError: it is outside 0 < rate < 0.2: five times it must stay below 1.
+    """
+    if not 0 < rate < 1 / OK_FACTOR:
+        raise SettingsError(
+            f"--false-alarm-rate {rate}: expected a share above 0 and below {1 / OK_FACTOR:g}, such as 0.01."
+        )
+
+
 def calibrate(scores: Sequence[float], rate: float) -> Calibration:
     """Thresholds for good frames of these anomaly scores.
 
@@ -74,15 +96,12 @@ def calibrate(scores: Sequence[float], rate: float) -> Calibration:
 
     Args:
         scores: anomaly scores of good frames, finite.
-        rate: wanted false-alarm rate, 0 < rate < 0.2 (five times it must stay below 1).
+        rate: wanted false-alarm rate, see `check_rate`.
 
     Raises:
         SettingsError: no frames, or a rate outside its range.
     """
-    if not 0 < rate < 1 / OK_FACTOR:
-        raise SettingsError(
-            f"--false-alarm-rate {rate}: expected a share above 0 and below {1 / OK_FACTOR:g}, such as 0.01."
-        )
+    check_rate(rate)
     values = np.sort(np.asarray(scores, np.float64))
     if not len(values):
         raise SettingsError("no good frame could be inspected: there is nothing to calibrate from.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,8 +16,10 @@ from typing import Any
 from dapo.errors import OutputError, SettingsError
 from dapo.pack import Pack
 from pipeline.atomic import explained, write_whole
+from pipeline.lock import locked
 from pipeline.ports import Infer, Source
 from pipeline.record import RESULTS, ROWS_PER_FILE, FolderSink
+from pipeline.report.overlay import colours, draw_overlay
 from pipeline.report.page import write_report
 from pipeline.resume import PREVIOUS, Resumption
 from pipeline.rows import DEAD_LETTERS, MASKS, OVERLAYS, Configuration
@@ -24,7 +28,7 @@ from pipeline.sources.walk import RUN_MARKER
 from pipeline.summary import FrameOutcome, RunSummary
 
 _OURS = (RESULTS, PREVIOUS, MASKS, OVERLAYS, DEAD_LETTERS)
-_OUR_FILES = (RUN_MARKER, "report.html", "summary.json")
+_OUR_FILES = ("report.html", "summary.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,34 @@ def run_job(
 
     Raises:
         OutputError: `out` holds results and neither `resume` nor `overwrite` is given, or it can't be written.
-        SettingsError: `resume` with other settings than the earlier run had.
+        SettingsError: `resume` with other settings than the earlier run had, or another run is writing to `out`.
     """
+    with explained(job.out):
+        job.out.mkdir(parents=True, exist_ok=True)
+    with locked(job.out):
+        return _run(job, source, infer, pack, summary, stop, on_frame)
+
+
+def _run(
+    job: Job,
+    source: Source,
+    infer: Infer,
+    pack: Pack,
+    summary: RunSummary,
+    stop: Event | None,
+    on_frame: Callable[[FrameOutcome], None] | None,
+) -> RunSummary:
     about = _describe(job, pack)
     earlier = _prepare(job, about)
-    sink = FolderSink(job.out, Configuration.of(pack, job.pack_name), rows_per_file=ROWS_PER_FILE)
+    # Marked first: whatever is found here later is known to be ours.
     _mark(job.out, {**about, "state": "running"})
+    palette = colours(pack.product(job.options.product).types)
+    sink = FolderSink(
+        job.out,
+        Configuration.of(pack, job.pack_name),
+        rows_per_file=ROWS_PER_FILE,
+        draw=partial(draw_overlay, palette=palette),
+    )
     resumption = Resumption(job.out, pack.configuration_hash) if earlier else None
     _fill_in(summary, job, pack)
     run(
@@ -85,12 +111,12 @@ def run_job(
         stop=stop,
         on_frame=on_frame,
     )
-    if resumption is not None and not summary.interrupted and job.options.limit is None:
+    # A source without a frame is more likely a share that is not mounted than one whose results may go.
+    if resumption is not None and summary.frames and not summary.interrupted:
         resumption.finish()
     summary.finished_at = datetime.now(UTC)
     summary.exit_code = exit_code(summary, fail_on_defect=job.fail_on_defect)
-    with explained(job.out / "report.html"):
-        write_report(job.out, summary)
+    write_report(job.out, summary, palette)
     with write_whole(job.out / "summary.json") as file:
         file.write(
             json.dumps(summary.as_json(), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
@@ -101,21 +127,49 @@ def run_job(
 
 
 def check_folder(out: Path, *, resume: bool, overwrite: bool) -> bool:
-    """Whether `out` holds results of an earlier run.
+    """Whether `out` holds results of an earlier run, which may be gone on with or removed.
 
     Raises:
-        OutputError: it does, and it was said neither to go on with them nor to remove them.
+        OutputError: it does, and neither was asked for; or it holds what no run can be proven to have written.
+        SettingsError: both were asked for.
     """
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file, not a folder. Give another place with --out.")
+    if resume and overwrite:
+        raise SettingsError(
+            "--resume goes on with the earlier results, --overwrite removes them: give one of both."
+        )
     with explained(out):
-        there = any((out / name).exists() for name in (RUN_MARKER, RESULTS, PREVIOUS))
-    if there and not (resume or overwrite):
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"{out}: is a file, not a folder. Give another place with --out.")
+        found = [name for name in (RUN_MARKER, *_OURS, *_OUR_FILES) if os.path.lexists(out / name)]
+        # Where the marker is lost, rows can be gone on with (they say what they are of), but nothing is removed.
+        rows = [*out.glob(f"{RESULTS}/*.arrow"), *out.glob(f"{PREVIOUS}/*.arrow")]
+    if not found:
+        return False
+    marked = "dapo_run" in _read_marker(out / RUN_MARKER)
+    if not (marked or (resume and rows and RUN_MARKER not in found)):
+        raise OutputError(
+            f"{out}: holds {', '.join(found)} and no run.json of 'dapo run', so they may be yours: nothing is removed. "
+            "Give another folder with --out, or move them away."
+        )
+    if not (resume or overwrite):
         raise OutputError(
             f"{out}: holds the results of an earlier run. Add --resume to go on with it, --overwrite to remove it, "
             "or give another folder with --out."
         )
-    return there
+    return True
+
+
+def check_apart(walked: Path, out: Path) -> None:
+    """See that results are not written among the files that are inspected.
+
+    Raises:
+        SettingsError: `out` is the folder that is walked, or that lies in what a run writes and removes.
+    """
+    source, target = Path(os.path.realpath(walked)), Path(os.path.realpath(out))
+    if source == target or any(target / name in (source, *source.parents) for name in _OURS):
+        raise SettingsError(
+            f"--out {out}: the frames lie there, and results would mix with them. Give another folder."
+        )
 
 
 def earlier_batch(out: Path) -> int | None:
@@ -138,13 +192,12 @@ def _describe(job: Job, pack: Pack) -> dict[str, Any]:
 
 
 def _prepare(job: Job, about: dict[str, Any]) -> bool:
-    """Make sure the folder is ours to write; True where there is a run to go on with."""
+    """Make sure the folder is ours to write, and empty of results; True where there is a run to go on with instead."""
     there = check_folder(job.out, resume=job.resume, overwrite=job.overwrite)
     if there and job.resume:
         _check_same(job.out / RUN_MARKER, about)
         return True
     with explained(job.out):
-        job.out.mkdir(parents=True, exist_ok=True)
         for name in _OURS:
             if (job.out / name).is_dir():
                 shutil.rmtree(job.out / name)

@@ -4,6 +4,7 @@
     Infer    answers with predictions      in process | Triton
     Sink     takes results                 folder
     Log      partitioned, transactional    memory | Kafka
+    ObjectStore  named bytes in a bucket   memory | any S3 server
 
 Nobody patches: a test that needs a port takes the fake.
 """

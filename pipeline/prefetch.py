@@ -9,11 +9,17 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_WAKE_S = 0.2  # how long a wait for an item may delay the end of a stopped run
 _JOIN_S = 5.0  # a thread that hangs in a camera's read is left behind; it ends with the process
 
 
 def prefetch(
-    items: Iterable[T], weigh: Callable[[T], int], *, max_items: int, max_bytes: int
+    items: Iterable[T],
+    weigh: Callable[[T], int],
+    *,
+    max_items: int,
+    max_bytes: int,
+    stop: threading.Event | None = None,
 ) -> Generator[T, None, None]:
     """Iterate `items` in a thread, at most `max_items` and `max_bytes` ahead, in order.
 
@@ -22,6 +28,7 @@ def prefetch(
 
     Args:
         weigh: bytes that an item holds while it waits.
+        stop: once set, an item that is not there yet is not waited for: nobody stops a source that hangs.
     """
     change = threading.Condition()
     ready: deque[tuple[T, int]] = deque()
@@ -54,8 +61,8 @@ def prefetch(
     try:
         while True:
             with change:
-                while not ready and not ended:
-                    change.wait()
+                while not ready and not ended and not (stop is not None and stop.is_set()):
+                    change.wait(_WAKE_S)
                 if not ready:
                     break
                 item, weight = ready.popleft()

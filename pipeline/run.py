@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -87,10 +87,9 @@ def run(
             sink.write(result)
             count(outcome(result))
 
-    ahead = 1 if options.live else 2 * options.batch
     work = _work(source, preparer, options, resumption)
     try:
-        with closing(prefetch(work, _weigh, max_items=ahead, max_bytes=_AHEAD_BYTES)) as items:
+        with closing(_ahead(work, options, stop)) as items:
             for item in items:
                 if isinstance(item, Prepared):
                     write(inspector.add(item))
@@ -118,11 +117,14 @@ def run(
 def exit_code(summary: RunSummary, *, fail_on_defect: bool) -> int:
     """Exit status of `dapo run`.
 
-    130: stopped before the end. 1: under --fail-on-defect, a frame is NotOK or lists defect regions. 3: some frames
-    could not be read. 0: else. A found defect is certain whatever else could not be read, so 1 goes before 3.
+    130: stopped before the end. 2: there was no frame at all, which is no good result. 1: under --fail-on-defect, a frame
+    is NotOK or lists defect regions. 3: some frames could not be read. 0: else. A found defect is certain whatever else
+    could not be read, so 1 goes before 3.
     """
     if summary.interrupted:
         return INTERRUPTED
+    if not summary.frames:
+        return USAGE
     if fail_on_defect and (summary.with_defects or summary.evaluations[Evaluation.NOT_OK.value]):
         return DEFECTS
     return UNREADABLE if summary.failed else ALL_OK
@@ -147,6 +149,13 @@ def _work(
             if row.result_state == ResultState.COMPLETED:
                 preparer.passed_over(frame)
             yield row
+
+
+def _ahead(
+    work: Iterator[Prepared | ResultRow], options: RunOptions, stop: threading.Event
+) -> Generator[Prepared | ResultRow, None, None]:
+    items = 1 if options.live else 2 * options.batch
+    return prefetch(work, _weigh, max_items=items, max_bytes=_AHEAD_BYTES, stop=stop)
 
 
 def _weigh(item: Prepared | ResultRow) -> int:

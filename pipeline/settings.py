@@ -163,8 +163,10 @@ class ArchiveSettings(_Section):
         default=0.01, ge=0, le=1, description="share of OK frames kept, drawn by their hash"
     )
     ok_per_day: int = Field(default=500, ge=0, description="most OK frames kept per camera and day")
-    batch: int = Field(default=64, ge=1, le=1000, description="results of one manifest file, at most")
-    batch_s: float = Field(default=5.0, gt=0, description="a batch waits so long for more results, s")
+    batch: int = Field(
+        default=256, ge=1, le=1000, description="results archived and committed together, at most"
+    )
+    batch_s: float = Field(default=10.0, gt=0, description="a batch waits so long for more results, s")
     keep_not_ok_days: int = Field(
         default=365, ge=0, description="days that NotOK images are kept; 0: for ever"
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
@@ -18,8 +18,17 @@ QUEUE_DELAY_US = 1000
 THREADS = "threads"
 RUN_BATCH = "run_batch"
 WEIGHTS_FOLDER = "weights_folder"
+PLACEMENT = "placement"
 CONFIGURATION_HASH = "configuration_hash"
 FIXED = "fixed"  # set in a repository that holds its versions on disk
+
+
+Device = Literal["auto", "cpu", "gpu"]
+_KINDS = {
+    "auto": pb.ModelInstanceGroup.KIND_AUTO,
+    "cpu": pb.ModelInstanceGroup.KIND_CPU,
+    "gpu": pb.ModelInstanceGroup.KIND_GPU,
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,8 @@ class Placement:
     """Where and how the models run on a server.
 
     Attributes:
-        gpus: numbers of the GPUs to run on, one copy each (times `instances`); none: the CPU.
+        device: "auto" takes the GPUs where the server has some.
+        gpus: their numbers; none: all.
         instances: copies of the encoder (per GPU), each a process with its own weights.
         threads: torch's threads of each copy on a CPU; None leaves torch its own choice, one per core.
         run_batch: images per run of the encoder, filled up with black ones so that no answer depends on how many
@@ -36,23 +46,32 @@ class Placement:
             none: only bundled encoders are found.
     """
 
+    device: Device = "auto"
     gpus: tuple[int, ...] = ()
     instances: int = 1
     threads: int | None = None
     run_batch: int | None = None
     weights_folder: str = ""
 
+    def parameters(self) -> dict[str, str]:
+        """As model code and the next deployment read it."""
+        where = f"{self.device} {','.join(map(str, self.gpus))}".strip()
+        return {
+            PLACEMENT: f"{where} x{self.instances}",
+            THREADS: str(self.threads or ""),
+            RUN_BATCH: str(self.run_batch or ""),
+            WEIGHTS_FOLDER: self.weights_folder,
+        }
+
 
 def encoder_config(sizes: Sizes, placement: Placement) -> pb.ModelConfig:
     """Configuration of `clip_encoder`."""
-    run_batch = placement.run_batch or (MAX_BATCH if placement.gpus else 1)
-    own = {RUN_BATCH: str(run_batch), WEIGHTS_FOLDER: placement.weights_folder}
-    return _backend_config(ENCODER, sizes, placement, placement.instances, own)
+    return _backend_config(ENCODER, sizes, placement)
 
 
 def head_config(sizes: Sizes, placement: Placement) -> pb.ModelConfig:
     """Configuration of `dapo_head`. It takes a millisecond a frame: one copy serves many encoders."""
-    return _backend_config(HEAD, sizes, placement, 1, {})
+    return _backend_config(HEAD, sizes, replace(placement, instances=1))
 
 
 def ensemble_config(
@@ -91,14 +110,13 @@ def as_json(config: pb.ModelConfig) -> str:
 
 
 def essence(config: pb.ModelConfig) -> tuple[object, ...]:
-    """What two configurations have in common when they do the same: a server fills in defaults of its own."""
-    groups = [(group.kind, group.count, list(group.gpus)) for group in config.instance_group]
+    """What two configurations have in common when they do the same: a server fills in what it was not told."""
     tensors = [
         (tensor.name, tensor.data_type, list(tensor.dims)) for tensor in (*config.input, *config.output)
     ]
     steps = [(step.model_name, step.model_version) for step in config.ensemble_scheduling.step]
     parameters = {name: value.string_value for name, value in config.parameters.items()}
-    return config.max_batch_size, groups, tensors, steps, parameters
+    return config.max_batch_size, tensors, steps, parameters
 
 
 def parameter(config: pb.ModelConfig, name: str) -> str:
@@ -106,21 +124,14 @@ def parameter(config: pb.ModelConfig, name: str) -> str:
     return str(config.parameters[name].string_value) if name in config.parameters else ""
 
 
-def _backend_config(
-    model: Model, sizes: Sizes, placement: Placement, instances: int, own: Mapping[str, str]
-) -> pb.ModelConfig:
+def _backend_config(model: Model, sizes: Sizes, placement: Placement) -> pb.ModelConfig:
     config = pb.ModelConfig(name=model.name, backend="python", max_batch_size=MAX_BATCH)
     _tensors(config, model, sizes)
     # No default_queue_policy: with one, Triton 2.51 lets a quarter of all requests stall. Clients bound what they send.
     config.dynamic_batching.max_queue_delay_microseconds = QUEUE_DELAY_US
     # All versions that a push carries stay loaded; which one is asked is the ensemble's matter.
     config.version_policy.all.SetInParent()
-    group = config.instance_group.add(count=instances)
-    if placement.gpus:
-        group.kind = pb.ModelInstanceGroup.KIND_GPU
-        group.gpus.extend(placement.gpus)
-    else:
-        group.kind = pb.ModelInstanceGroup.KIND_CPU
+    config.instance_group.add(count=placement.instances, kind=_KINDS[placement.device], gpus=placement.gpus)
     # The first run allocates and compiles: not at a frame's expense. It must pass for the version to become ready.
     warm_up = config.model_warmup.add(name="zeros", batch_size=1)
     for tensor in model.inputs:
@@ -128,7 +139,7 @@ def _backend_config(
         warm_up.inputs[tensor.name].data_type = pb.DataType.Value(f"TYPE_{tensor.dtype}")
         warm_up.inputs[tensor.name].dims.extend(dims)
         warm_up.inputs[tensor.name].zero_data = True
-    _parameters(config, {THREADS: str(placement.threads or ""), **own})
+    _parameters(config, placement.parameters())
     return config
 
 

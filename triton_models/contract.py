@@ -106,6 +106,7 @@ HEAD = Model(
     (SCORE, MAP, TYPE_MAP, TYPE_SCORES, PACK_HASH),
     "text vectors, products and scoring of the pack",
 )
+CHALLENGER = "dapo_challenger"  # a second ensemble, over other versions of the same models
 ENSEMBLE = Model(
     "dapo", (IMAGE, PRODUCT), HEAD.outputs, "what clients ask: both models, each pinned to one version"
 )

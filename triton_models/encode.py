@@ -7,8 +7,8 @@ import torch
 
 from dapo.predictor import ImageSide
 from triton_models.config import RUN_BATCH, THREADS, WEIGHTS_FOLDER
-from triton_models.contract import CLS, FEATURES_HASH, IMAGE, TAPS
-from triton_models.runtime import Settings, Tensors
+from triton_models.contract import CLS, FEATURES_HASH, IMAGE, MAX_BATCH, TAPS
+from triton_models.settings import Settings, Tensors
 from triton_models.versions import features_hash
 from triton_models.weights import find_weights
 
@@ -40,7 +40,8 @@ class Encode:
         pack = settings.pack()
         weights = find_weights(pack.encoder, settings.parameters.get(WEIGHTS_FOLDER, ""))
         side = ImageSide(pack, weights=weights, device=settings.device)
-        return cls(side, features_hash(pack), int(settings.parameters.get(RUN_BATCH, 1)))
+        run_batch = settings.parameters.get(RUN_BATCH) or (1 if settings.device == "cpu" else MAX_BATCH)
+        return cls(side, features_hash(pack), int(run_batch))
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """uint8 [B, S, S, 3] to cls [B, D], taps [B, L, N, D], features_hash [B, 32]."""

@@ -23,7 +23,7 @@ from triton_models.contract import (
     max_types,
     product_names,
 )
-from triton_models.runtime import Settings, Tensors, Unanswerable
+from triton_models.settings import Settings, Tensors, Unanswerable
 from triton_models.versions import features_hash
 
 

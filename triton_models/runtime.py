@@ -1,4 +1,4 @@
-"""What both models share inside Triton's Python backend: their settings, tensors in and out, the self-check.
+"""What both models share inside Triton's Python backend: tensors in and out, the self-check.
 
 Tensors travel by DLPack only. The backend's stub was built against numpy 1: with numpy 2 its `as_numpy()` gives wrong
 values and its numpy outputs arrive empty, both without any error. For the same reason nothing is ever a string (BYTES
@@ -7,10 +7,7 @@ have no DLPack).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,57 +15,15 @@ import triton_python_backend_utils as pb_utils
 from torch.utils.dlpack import from_dlpack
 
 from dapo.errors import DapoError
-from dapo.pack import Pack
-from dapo.pack_io import read_pack
 from triton_models.contract import Model, Tensor
-from triton_models.repository import PACK_FILE
+from triton_models.settings import Tensors, Unanswerable
 
-Tensors = dict[str, torch.Tensor]
 _TORCH = {"UINT8": torch.uint8, "INT64": torch.int64, "FP16": torch.float16, "FP32": torch.float32}
 _KNOWN = 6  # values of the self-check: enough to see a wrong size, offset or order
 
 
 class DlpackBroken(DapoError):
     """Tensors change on their way through Triton's Python stub: nothing it answers can be trusted."""
-
-
-class Unanswerable(DapoError):
-    """One request asks for something that this version can't answer."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What Triton tells a model when it starts.
-
-    Attributes:
-        folder: of this version: model.py and the pack.
-        device: as torch names it.
-        parameters: of the model's configuration.
-    """
-
-    folder: Path
-    device: str
-    parameters: Mapping[str, str]
-
-    @classmethod
-    def of(cls, args: Mapping[str, str]) -> Settings:
-        """From the arguments of `initialize`."""
-        config = json.loads(args["model_config"])
-        parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
-        gpu = args["model_instance_kind"] == "GPU"
-        return cls(
-            folder=Path(args["model_repository"]) / args["model_version"],
-            device=f"cuda:{args['model_instance_device_id']}" if gpu else "cpu",
-            parameters=parameters,
-        )
-
-    def pack(self) -> Pack:
-        """This version's pack, verified.
-
-        Raises:
-            PackError: it is missing or damaged.
-        """
-        return read_pack(self.folder / PACK_FILE)
 
 
 def check_dlpack(model: Model) -> None:

@@ -11,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 
 from triton_models.config import CONFIGURATION_HASH, FIXED, as_json, essence, parameter
 from triton_models.connection import TRANSIENT, Address, explained, status, translated
-from triton_models.contract import ENCODER, ENSEMBLE, HEAD
+from triton_models.contract import CHALLENGER, ENCODER, ENSEMBLE, HEAD
 from triton_models.repository import DeployError, ModelFiles
 from triton_models.versions import Versions
 
@@ -55,11 +55,8 @@ class ModelServer:
 
     def ensembles(self) -> dict[str, Served]:
         """What each ensemble on this server serves, by name."""
-        names = {name for name, _ in self._ready()} - {ENCODER.name, HEAD.name}
-        found = {name: self.served(name) for name in sorted(names)}
-        return {
-            name: one for name, one in found.items() if one is not None and any(vars(one.versions).values())
-        }
+        found = {name: self.served(name) for name in (ENSEMBLE.name, CHALLENGER)}
+        return {name: one for name, one in found.items() if one is not None}
 
     def ready(self, model: str) -> set[int]:
         """Versions of a model that are ready."""

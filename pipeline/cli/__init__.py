@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+import traceback
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
@@ -10,9 +12,11 @@ import typer
 from rich.console import Console
 
 from dapo.errors import DapoError
+from pipeline.cli.terminal import errors
 
 GROUP = "dapo.commands"
 USAGE = 2  # exit status of a user's mistake
+SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: a fault of this program, never to be taken for "defects found" (1)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 # Base of wrong options and arguments. Typer carries a click of its own and does not export the class.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -58,13 +62,13 @@ def _print_version(wanted: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one message and exit status 2, never a stack trace."""
+    """Entry point: a user's mistake is one message and exit status 2, a fault of the program one and 70."""
     sys.exit(invoke(sys.argv[1:]))
 
 
 def invoke(arguments: list[str]) -> int:
     """Run a command line and return its exit status."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    told = errors()
     try:
         if not entry_points(group=GROUP):
             raise DapoError(
@@ -82,14 +86,33 @@ def invoke(arguments: list[str]) -> int:
         sys.stdout = None
         return 0
     except DapoError as error:
-        errors.print(f"error: {error}")
+        told.print(f"error: {error}")
         return USAGE
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
-            raise
-        errors.print(f"error: this command needs {error.name}: pip install 'dapo-inspection[{extra}]'")
+            return _fault(error, told)
+        told.print(f"error: this command needs {error.name}: pip install 'dapo-inspection[{extra}]'")
         return USAGE
+    except Exception as error:
+        # The last net: whatever it is, a script gets one message and one status.
+        return _fault(error, told)
+
+
+def _fault(error: Exception, told: Console) -> int:
+    """One message for what nobody foresaw; the stack trace goes to a file, to be sent along."""
+    trace = "".join(traceback.format_exception(error))
+    said = f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())[:400]}"
+    try:
+        number, path = tempfile.mkstemp(prefix="dapo-error-", suffix=".txt")
+        with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(trace)
+        told.print(
+            f"{said}\nThis is a fault of the program. Please report it with {path}, which says where it was."
+        )
+    except OSError:
+        told.print(f"{said}\n{trace}")
+    return SOFTWARE
 
 
 if __name__ == "__main__":

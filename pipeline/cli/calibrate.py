@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from dapo.pack import ANY_PRODUCT
-from dapo.pack_io import read_pack, write_pack
+from dapo.pack_io import check_writable, read_pack, write_pack
 from pipeline.bundled import default_pack_path
-from pipeline.calibrate import Calibration, calibrate, calibrated
+from pipeline.calibrate import Calibration, calibrate, calibrated, check_rate
+from pipeline.cli.terminal import errors
 from pipeline.compose import in_process
 from pipeline.decode import Limits
 from pipeline.ports import Result
@@ -66,23 +66,22 @@ def register(app: typer.Typer) -> None:
         given = {"pack.path": pack, "model.weights": weights, "model.threads": threads}
         settings = load(given, config).settings
         words = [word.strip() for word in types.split(",") if word.strip()]
+        # Minutes of inspection are not lost to what can be known before:
+        check_rate(rate)
+        check_writable(out)
         base = read_pack(settings.pack.path or default_pack_path())
         chosen, infer = in_process(
             base, product, words, batch=settings.run.batch, weights=settings.model.weights,
             device=settings.model.device, threads=settings.model.threads,
         )  # fmt: skip
         limits = Limits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
-        summary, sink, errors = (
-            RunSummary(),
-            _Scores(),
-            Console(stderr=True, soft_wrap=True, markup=False, highlight=False),
-        )
+        summary, sink, told = RunSummary(), _Scores(), errors()
         opened = open_source([str(good)], None, limits, summary.add_skipped)
         options = RunOptions(product=product, batch=settings.run.batch, limits=limits)
-        with shown(errors, opened.source.total) as on_frame:
+        with shown(told, opened.source.total) as on_frame:
             run(opened.source, infer, chosen, sink, summary, options, on_frame=on_frame)
         for name, why in sink.left_out:
-            errors.print(f"left out: {name}: {why}")
+            told.print(f"left out: {name}: {why}")
         found = calibrate(sink.scores, rate)
         digest = write_pack(calibrated(chosen, product, found), out)
         print(describe(found, product if product != ANY_PRODUCT else "any product"))
@@ -92,7 +91,8 @@ def register(app: typer.Typer) -> None:
 def describe(found: Calibration, product: str) -> str:
     """What was set and how sure it is, in words."""
     lines = [
-        f"{product}: OK below {found.threshold_ok:.4f}, NotOK from {found.threshold_notok:.4f}, between them NotDecidable",
+        f"{product}: OK below {found.threshold_ok:.4f}, NotOK from {found.threshold_notok:.4f}"
+        + (", between them NotDecidable" if found.has_band else ": no frame will be NotDecidable"),
         f"{found.alarms} of {found.frames} good frames alarm; with 95 % confidence the true false-alarm rate is at most "
         f"{100 * found.upper_bound:.1f} % (asked for: {100 * found.rate:g} %)",
     ]
@@ -100,4 +100,10 @@ def describe(found: Calibration, product: str) -> str:
         lines.append(
             f"to show {100 * found.rate:g} % takes at least {found.frames_needed} good frames of which none alarms"
         )
+    if not found.has_band:
+        few = found.frames < found.frames_for_band
+        why = (
+            f"takes at least {found.frames_for_band} good frames" if few else "needs scores that differ more"
+        )
+        lines.append(f"the thresholds are equal: a range between them {why}")
     return "\n".join(lines)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from pipeline.cli.terminal import output
 from pipeline.settings import load, shown
 
 
@@ -20,4 +20,4 @@ def register(app: typer.Typer) -> None:
         table = Table("setting", "value", "origin", box=None, pad_edge=False)
         for key, value, origin in shown(load(config=file)):
             table.add_row(key, value, origin)
-        Console().print(table)
+        output().print(table)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from rich.text import Text
 from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
 from pipeline.cli.worker import stopped_by_signals
+from pipeline.decode import Limits
 from pipeline.kafka.outlet import KafkaOutlet
 from pipeline.kafka.read import TopicReader
 from pipeline.settings import Settings, load
-from pipeline.stream.labels import Checker, in_force, label_message, read_labels
+from pipeline.stream.label_file import read_labels
+from pipeline.stream.labels import Checker, in_force, label_message
 from pipeline.stream.topics import Topics
 from schemas.codec import SchemaError, decode
 from schemas.labels import LabelRow
@@ -81,10 +83,9 @@ def import_(
 ) -> None:
     """Import labels: all of the file or, where one is wrong, none. The same file again writes nothing twice."""
     settings = load({"kafka.bootstrap": bootstrap, "pack.path": pack}, config).settings
-    rows = read_labels(file, _checker(settings), datetime.now(UTC))
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    written = _write(settings, f"dapo-labels-{digest[:24]}", rows)
-    print(f"{written} labels written, {len(rows) - written} of this file were there already")
+    labels = read_labels(file, _checker(settings), datetime.now(UTC))
+    written = _write(settings, f"dapo-labels-{labels.digest[:24]}", labels.rows)
+    print(f"{written} labels written, {len(labels.rows) - written} of this file were there already")
 
 
 def list_(
@@ -118,10 +119,11 @@ def list_(
 
 
 def _checker(settings: Settings) -> Checker:
-    return Checker.of(read_pack(settings.pack.path or default_pack_path()), settings.run.max_pixels)
+    pack = read_pack(settings.pack.path or default_pack_path())
+    return Checker.of(pack, Limits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels))
 
 
-def _write(settings: Settings, name: str, rows: list[LabelRow]) -> int:
+def _write(settings: Settings, name: str, rows: Sequence[LabelRow]) -> int:
     """Write what is not there yet of labels that are always given in the same order under one name."""
     topic, stop = Topics(settings.kafka.prefix).labels, threading.Event()
     with stopped_by_signals(stop, _STOP_S):

@@ -96,7 +96,7 @@ _COLUMNS = {
     "doubled": "doubled",
     "dead letters": "dead_letters",
     "defects": "listed",
-    "published": "published",
+    "astray": "astray",
     "gaps": "gaps",
 }
 
@@ -115,12 +115,11 @@ def _blame(accounts: dict[str, Account], unreadable: int) -> str:
     total = Account()
     for account in accounts.values():
         total.add(account)
-    unpublished = sum(abs(one.listed - one.published) for one in accounts.values())
     wrong = {
         "frames without a row": total.missing,
         "rows too many": total.doubled,
         "dead letters and Failed rows without each other": total.unmatched,
-        "defects listed and not published, or the other way round": unpublished,
+        "defects listed and not published, or the other way round": total.astray,
         "messages that can't be read": unreadable,
     }
     return ", ".join(f"{number} {what}" for what, number in wrong.items() if number)

@@ -6,22 +6,26 @@ import json
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from dapo.errors import PackError
-from dapo.pack import ANY_PRODUCT, Pack, add_type, as_json, set_threshold
+from dapo.errors import PackError, SettingsError
+from dapo.pack import ANY_PRODUCT, Pack, add_type, as_json, set_product, set_threshold
 from dapo.pack_diff import diff_packs
-from dapo.pack_io import read_pack, write_pack
+from dapo.pack_io import check_writable, read_pack, write_pack
+from dapo.vocabulary import check_slugs
+from pipeline.cli.regions import cleared, parse_tiles, polygons
+from pipeline.cli.terminal import errors, output
+from pipeline.settings import load
 
 _OUT = typer.Option(..., "--out", help="The new pack. Packs are immutable: the old one stays.")
+_CONFIG = typer.Option(None, "--config", help="TOML file of settings.")
 _WEIGHTS = typer.Option(None, "--weights", help="Local file of the encoder's weights.")
 
 
 def register(app: typer.Typer) -> None:
     """Add `pack`."""
     pack = typer.Typer(help="Show, verify, compare, make and change prompt packs.", no_args_is_help=True)
-    for command in (show, verify, diff, new, add_type_, set_threshold_):
+    for command in (show, verify, diff, new, add_type_, set_threshold_, set_product_):
         pack.command(name=command.__name__.strip("_").replace("_", "-"))(command)
     app.add_typer(pack, name="pack")
 
@@ -32,7 +36,7 @@ def show(path: Path, as_json_: bool = typer.Option(False, "--json", help="Everyt
     if as_json_:
         print(json.dumps({"hash": pack.configuration_hash, **as_json(pack)}, indent=1))
         return
-    console = Console()
+    console = output()
     console.print(
         f"{path}  {pack.kind}, {pack.scoring.kind} scoring\nconfiguration {pack.configuration_hash}"
     )
@@ -71,16 +75,25 @@ def new(
     words: str = typer.Option(..., "--types", help="Defect words, separated by commas."),
     out: Path = _OUT,
     encoder: str = typer.Option("dapo-tiny", "--encoder", help="open_clip architecture, or dapo-tiny."),
-    tag: str = typer.Option("openai", "--tag", help="Hub tag of the weights."),
-    image_size: int | None = typer.Option(None, "--image-size", help="Side of the model's input, px."),
+    tag: str = typer.Option(
+        "openai",
+        "--tag",
+        help="Hub tag of the weights, also of a file of them; 'file' for weights of your own.",
+    ),
+    image_size: int | None = typer.Option(None, "--image-size", min=1, help="Side of the model's input, px."),
     weights: Path | None = _WEIGHTS,
+    config: Path | None = _CONFIG,
 ) -> None:
     """A pack of hand-written prompts: day zero for any encoder, no training."""
     from dapo.encoder import load_encoder
     from dapo.handwritten import make_handwritten_pack
 
-    loaded = load_encoder(encoder, tag, image_size, weights)
-    pack = make_handwritten_pack(loaded, _words(words))
+    settings = load({"model.weights": weights}, config).settings
+    chosen = _words(words)
+    check_slugs(chosen)
+    check_writable(out)
+    loaded = load_encoder(encoder, tag, image_size, settings.model.weights)
+    pack = make_handwritten_pack(loaded, chosen)
     _report(write_pack(pack, out), out)
     _warn(pack)
 
@@ -93,19 +106,22 @@ def add_type_(
         [], "--product", help="Products that get the type; default: all with types."
     ),
     weights: Path | None = _WEIGHTS,
+    config: Path | None = _CONFIG,
 ) -> None:
     """Add a defect word: one text encoding, no image, no other type changes."""
     from dapo.packing import load_pack_encoder, type_vector
 
+    settings = load({"model.weights": weights}, config).settings
     pack = read_pack(path)
-    encoder = load_pack_encoder(pack, weights)
+    check_writable(out)
+    encoder = load_pack_encoder(pack, settings.model.weights)
     trained = encoder.knows is None or encoder.knows(word)
     changed = add_type(pack, word, type_vector(pack, encoder, word), products=product, trained=trained)
     _report(write_pack(changed, out), out)
     _warn(changed)
     if changed.scoring.kind == "paper":
-        Console(stderr=True).print(
-            "paper scoring: every score has moved; run 'dapo calibrate' again for all products"
+        errors().print(
+            "paper scoring: every score has moved, so no product has thresholds any more; run 'dapo calibrate' for each"
         )
 
 
@@ -118,6 +134,54 @@ def set_threshold_(
 ) -> None:
     """Set one product's thresholds by hand; nothing else changes."""
     _report(write_pack(set_threshold(read_pack(path), product, ok, notok), out), out)
+
+
+def set_product_(
+    path: Path,
+    product: str = typer.Option(..., "--product", help="Product; a new one is made like '*'."),
+    out: Path = _OUT,
+    roi: list[str] = typer.Option(
+        [],
+        "--roi",
+        help="Polygon to look at, in fractions of width and height: '0.1,0.1 0.9,0.1 0.9,0.8'. Repeatable.",
+    ),
+    ignore: list[str] = typer.Option([], "--ignore", help="Polygon not to look at, likewise. Repeatable."),
+    tiles: str | None = typer.Option(
+        None, "--tiles", help="Cut frames into ROWSxCOLUMNS@OVERLAP, such as 3x4@0.1."
+    ),
+    mm_per_px: float | None = typer.Option(None, "--mm-per-px", help="Scale of the frames."),
+    mask_threshold: float | None = typer.Option(
+        None, "--mask-threshold", help="Anomaly from which a pixel is a defect, 0 to 1."
+    ),
+    min_area_px: int | None = typer.Option(None, "--min-area-px", help="Smaller regions are dropped."),
+    max_regions: int | None = typer.Option(None, "--max-regions", help="Most regions of one frame."),
+    clear: list[str] = typer.Option(
+        [], "--clear", help="roi, ignore, tiles or mm-per-px: unset it. Repeatable."
+    ),
+) -> None:
+    """Set one product's regions, tiles, scale or limits. New regions or tiles move scores: calibrate afterwards."""
+    given = {
+        "roi": polygons("--roi", roi) or None,
+        "ignore": polygons("--ignore", ignore) or None,
+        "tiles": None if tiles is None else parse_tiles(tiles),
+        "mm_per_px": mm_per_px,
+        "mask_threshold": mask_threshold,
+        "min_area_px": min_area_px,
+        "max_regions": max_regions,
+    }
+    changes = {name: value for name, value in given.items() if value is not None} | cleared(clear)
+    if not changes:
+        raise SettingsError(
+            "nothing to set. Give at least one of --roi, --ignore, --tiles, --mm-per-px, --mask-threshold, "
+            "--min-area-px, --max-regions, --clear."
+        )
+    pack = read_pack(path)
+    changed = set_product(pack, product, changes)
+    _report(write_pack(changed, out), out)
+    if pack.product(product).threshold_ok is not None and changed.product(product).threshold_ok is None:
+        errors().print(
+            f"{product}: scores move with regions and tiles, so its thresholds are unset; run 'dapo calibrate'"
+        )
 
 
 def _words(text: str) -> list[str]:
@@ -135,7 +199,7 @@ def _warn(pack: Pack) -> None:
     unknown = [word.word for word in pack.types if not word.trained]
     if unknown:
         names = ", ".join(unknown)
-        Console(stderr=True, soft_wrap=True).print(
+        errors().print(
             f"warning: {pack.encoder.name} was not trained on: {names}. They mean 'some defect'; "
             "'dapo types' lists known words."
         )

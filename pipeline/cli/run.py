@@ -18,9 +18,10 @@ from dapo.errors import OutputError, VocabularyError
 from dapo.pack import ANY_PRODUCT, Pack
 from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
+from pipeline.cli.terminal import output
 from pipeline.compose import in_process
 from pipeline.decode import Limits
-from pipeline.job import Job, check_folder, earlier_batch, run_job
+from pipeline.job import Job, check_apart, check_folder, earlier_batch, run_job
 from pipeline.ports import Source
 from pipeline.progress import shown
 from pipeline.report.console import summary_table
@@ -35,8 +36,8 @@ _HELP = """Inspect photographs, a video or a camera: defects, their type and the
 SOURCE: a file, a folder (with all below it), a glob in quotes, a video, a camera address (rtsp://, http://, /dev/video0,
 0), or - for paths on stdin.
 
-Exit status: 0 done; 1 defects found, with --fail-on-defect; 2 wrong usage; 3 some frames could not be read (they lie in
-OUT/deadletter); 4 results could not be written; 130 stopped by Ctrl-C (go on with --resume).
+Exit status: 0 done; 1 defects found, with --fail-on-defect; 2 wrong usage, or no frame found; 3 some frames could not
+be read (they lie in OUT/deadletter); 4 results could not be written; 130 stopped by Ctrl-C (go on with --resume).
 """
 
 
@@ -55,7 +56,9 @@ class _Asked:
     def again(self, out: Path) -> str:
         words = ["dapo", "run", *self.source]
         for name, value in self.options:
-            if value is not None and name != "--out":
+            if value is True:
+                words += [name]
+            elif value is not None and value is not False and name != "--out":
                 words += [name, str(value)]
         return shlex.join([*words, "--out", str(out), "--resume"])
 
@@ -102,7 +105,15 @@ def run_command(
         for key, value in given.items()
     }
     chosen_product = None if product == ANY_PRODUCT else product
-    repeat = {"--product": chosen_product, "--types": types, "--list": list_file, "--config": config, **named}
+    repeat = {
+        "--product": chosen_product,
+        "--types": types,
+        "--list": list_file,
+        "--limit": limit,
+        "--fail-on-defect": fail_on_defect,
+        "--config": config,
+        **named,
+    }
     asked = _Asked(tuple(source or ()), tuple(repeat.items()))
     words = _words(types)
     limits = Limits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
@@ -113,6 +124,8 @@ def run_command(
     pack_path = settings.pack.path or default_pack_path()
     # Before the model is loaded, which takes seconds:
     check_folder(settings.run.out, resume=resume, overwrite=overwrite)
+    if opened.walked is not None:
+        check_apart(opened.walked, settings.run.out)
     asked_pack = read_pack(pack_path)
     # A batch is filled up with black images: nobody who has one frame should wait for seven of those.
     alone = opened.live or (opened.source.total == 1 and asked_pack.product(product).tiles is None)
@@ -153,7 +166,7 @@ def run_command(
 
 
 def _conclude(summary: RunSummary, job: Job, asked: _Asked, errors: Console) -> None:
-    Console().print(summary_table(summary))
+    output().print(summary_table(summary))
     if summary.skipped:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in summary.skipped.most_common(8))
         errors.print(f"not taken as frames: {kinds}; named in {job.out / 'summary.json'}")
@@ -162,6 +175,11 @@ def _conclude(summary: RunSummary, job: Job, asked: _Asked, errors: Console) -> 
             f"{summary.failed} frames could not be read: {job.out / 'deadletter'} says why and what to do"
         )
     print(f"report: {job.out / 'report.html'}")
+    if not (summary.frames or summary.interrupted):
+        errors.print(
+            f"error: {summary.source}: no frame found, so nothing was inspected. Give the folder, list or pattern of the "
+            "photographs; files that were passed over are named above."
+        )
     if summary.interrupted:
         errors.print(f"stopped after {summary.frames} frames; go on with:\n  {asked.again(job.out)}")
 
@@ -182,7 +200,8 @@ def _warn(errors: Console, given: Pack, pack: Pack, product: str) -> None:
     if product not in given.products:
         known = ", ".join(name for name in sorted(given.products) if name != ANY_PRODUCT) or "none"
         errors.print(
-            f"note: the pack does not know product '{product}' (it knows: {known}); it is judged as any product"
+            f"note: the pack does not know product '{product}' (it knows: {known}); it is judged as any product. "
+            f"Correct the name, or set its thresholds: dapo calibrate GOOD_FOLDER --product {shlex.quote(product)} --out NEW.pack"
         )
     untrained = {word.slug: word.word for word in pack.types if not word.trained}
     unknown = [untrained[slug] for slug in pack.product(product).types if slug in untrained]

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dapo.pack import Pack
 from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
+from pipeline.cli.terminal import output
+from pipeline.settings import load
 
 _NEIGHBOURS = 3
 
@@ -22,9 +23,11 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def types(
         pack: Path | None = typer.Option(None, "--pack", help="Prompt pack; default: the bundled one."),
+        config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
     ) -> None:
         """List the defect words of a pack with the words their vectors are nearest to."""
-        Console().print(vocabulary_table(read_pack(pack or default_pack_path())))
+        settings = load({"pack.path": pack}, config).settings
+        output().print(vocabulary_table(read_pack(settings.pack.path or default_pack_path())))
 
 
 def neighbours(pack: Pack) -> dict[str, list[tuple[str, float]]]:

@@ -25,6 +25,8 @@ def connection(settings: KafkaSettings, client: str) -> Arguments:
         "bootstrap_servers": [part.strip() for part in settings.bootstrap.split(",") if part.strip()],
         "client_id": client,
         "security_protocol": protocol,
+        # A broker that comes back is noticed within a second, not within the half minute of the default.
+        "reconnect_backoff_max_ms": 1000,
     }
     if protocol.endswith("SSL"):
         for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):

@@ -14,39 +14,25 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
-from dapo.errors import Fenced, LogRefused
-from pipeline.kafka.connect import connection, producing, reading
+from dapo.errors import LogRefused, ServiceUnavailable
+from pipeline.kafka.connect import connection, reading
+from pipeline.kafka.transactions import Transactions
 from pipeline.ports import Loss, Message, Partition, Record
 from pipeline.settings import KafkaSettings
 
 _LOG = logging.getLogger(__name__)
 
-# An open transaction holds back every reader of committed messages behind it: after a kill -9 for this long at most,
-# unless the same transactional.id comes back earlier. Above it lies only what a broker needs to fail over.
-TRANSACTION_TIMEOUT_MS = 10_000
 # A dead member's partitions stand still until it is noticed.
 _SESSION_TIMEOUT_MS = 10_000
 _HEARTBEAT_MS = 3_000
 # A worker that waits for the model keeps polling, so only a hung one is put out of the group.
 _MAX_POLL_INTERVAL_MS = 60_000
-_INIT_BLOCK_MS = 15_000  # longer than the transaction that `init_transactions` may have to wait for
 _OFFSETS_TIMEOUT_MS = 10_000
 _CLOSE_S = 5.0
 _FETCH_BYTES = 32 * 2**20  # in one answer, over all partitions: bounds the consumer's own memory
-# Fenced twice within this long: somebody else really writes under the same id. Once: the broker's time-out did it.
-_FENCED_AGAIN_S = 60.0
-REFUSED = (
-    kafka_errors.AuthorizationError,
-    kafka_errors.MessageSizeTooLargeError,
-    kafka_errors.RecordListTooLargeError,
-    kafka_errors.InvalidTopicError,
-    kafka_errors.InvalidRecordError,
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedVersionError,
-)
 
 
 class KafkaLog:
@@ -66,12 +52,8 @@ class KafkaLog:
     def __init__(self, settings: KafkaSettings, topic: str, group: str, slot: str) -> None:
         self.epoch = 0
         self.losses: list[Loss] = []
-        self.transactional_id = f"{group}-{slot}"
-        self._group = group
+        self._transactions = Transactions(settings, f"{group}-{slot}")
         self._topic = topic
-        self._settings = settings
-        self._producer: KafkaProducer | None = None
-        self._fenced_at = float("-inf")
         self._rewind = False
         self._paused = False
         arguments = connection(settings, f"{group}-{slot}") | reading(settings.max_message_bytes)
@@ -87,7 +69,7 @@ class KafkaLog:
         if topic not in self._consumer.topics():
             self._consumer.close()
             raise LogRefused(f"topic {topic}: the broker has none. Make it with 'dapo topics create'.")
-        self._new_producer()
+        self._transactions.open()
         self._consumer.subscribe([topic], listener=_Listener(self))
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
@@ -107,46 +89,21 @@ class KafkaLog:
         return [record_of(one) for records in found.values() for one in records]
 
     def commit(self, messages: Sequence[Message], consumed: Mapping[Partition, int]) -> bool:
-        """See `pipeline.ports.Log`.
-
-        Step 1: begin. Step 2: hand all messages to the producer. Step 3: add the offsets, with the membership they
-        were read under, so that a member that was put out of the group is refused. Step 4: commit.
-        """
+        """See `pipeline.ports.Log`. Takes seconds at most: a broker that is away undoes it."""
         membership = self._consumer.group_metadata()
         if membership.generation_id < 0:  # put out of the group: the broker would not check such a membership
             self._start_over()
             return False
         try:
-            producer = self._producer or self._new_producer()
-            producer.begin_transaction()
-            sent = [producer.send(m.topic, m.value, key=m.key, headers=list(m.headers)) for m in messages]
-            offsets = {
-                TopicPartition(*at): OffsetAndMetadata(offset, "", -1) for at, offset in consumed.items()
-            }
-            producer.send_offsets_to_transaction(offsets, membership)
-            producer.commit_transaction()
-            for future in sent:
-                future.get(timeout=0)
+            self._transactions.commit(messages, consumed, membership)
             return True
-        except kafka_errors.ProducerFencedError as error:
-            now, before = time.monotonic(), self._fenced_at
-            self._fenced_at = now
-            if now - before < _FENCED_AGAIN_S:
-                raise Fenced(
-                    f"transactional id {self.transactional_id}: another process writes under it. "
-                    "Give each worker a slot of its own (worker.slot)."
-                ) from error
+        except ServiceUnavailable as error:
+            _LOG.warning("transaction undone: %s", error)
             self._start_over()
             return False
-        except REFUSED as error:
+        except LogRefused:
             self._start_over()
-            raise LogRefused(
-                f"the broker refuses what is written: {type(error).__name__}: {error}"
-            ) from error
-        except kafka_errors.KafkaError as error:
-            _LOG.warning("transaction undone: %s: %s", type(error).__name__, error)
-            self._start_over()
-            return False
+            raise
 
     def pause(self) -> None:
         """See `pipeline.ports.Log`."""
@@ -170,7 +127,7 @@ class KafkaLog:
 
     def close(self) -> None:
         """See `pipeline.ports.Log`."""
-        self._drop_producer()
+        self._transactions.drop()
         with suppress(kafka_errors.KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=int(_CLOSE_S * 1000))
 
@@ -180,43 +137,15 @@ class KafkaLog:
         if assigned and self._paused:
             self._consumer.pause(*self._consumer.assignment())
 
-    def _new_producer(self) -> KafkaProducer:
-        """A producer whose predecessor of the same id is fenced, and whose open transaction is completed or undone."""
-        producer = KafkaProducer(
-            **connection(self._settings, self.transactional_id),
-            **producing(self._settings.max_message_bytes + ROOM_BYTES),
-            compression_type="gzip",
-            transactional_id=self.transactional_id,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            max_block_ms=_INIT_BLOCK_MS,
-            linger_ms=5,
-            batch_size=256 * 1024,
-        )
-        try:
-            producer.init_transactions()
-        except BaseException:
-            with suppress(kafka_errors.KafkaError):
-                producer.close(timeout=0)
-            raise
-        self._producer = producer
-        return producer
-
-    def _drop_producer(self) -> None:
-        if self._producer is not None:
-            with suppress(kafka_errors.KafkaError):
-                self._producer.close(timeout=_CLOSE_S if self._fenced_at < 0 else 0)
-            self._producer = None
-
     def _start_over(self) -> None:
-        self._drop_producer()
+        self._transactions.drop()
         self.epoch += 1
         self._rewind = True
 
     def _start_at_committed(self) -> None:
         """Set every position to what is committed; to the beginning where nothing ever was."""
         try:
-            if self._producer is None:
-                self._new_producer()  # first: it settles the transaction in doubt, and with it the offsets
+            self._transactions.open()  # first: it settles the transaction in doubt, and with it the offsets
             for at in self._consumer.assignment():
                 offset = self._consumer.committed(at, timeout_ms=_OFFSETS_TIMEOUT_MS)
                 if offset is None:
@@ -225,7 +154,7 @@ class KafkaLog:
                 else:
                     self._consumer.seek(at, offset)
             self._rewind = False
-        except kafka_errors.KafkaError as error:
+        except (kafka_errors.KafkaError, ServiceUnavailable) as error:
             self._rewind = True
             _LOG.warning("the broker does not answer yet: %s: %s", type(error).__name__, error)
             time.sleep(_RETRY_S)
@@ -256,7 +185,6 @@ class KafkaLog:
             self.epoch += 1
 
 
-ROOM_BYTES = 64 * 1024  # a dead letter is a frame's message with more headers
 _RETRY_S = 0.5
 
 

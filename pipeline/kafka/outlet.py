@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 
-from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
-from dapo.errors import Fenced, LogRefused, ServiceUnavailable
-from pipeline.kafka.connect import connection, producing, reading
-from pipeline.kafka.log import REFUSED, ROOM_BYTES, TRANSACTION_TIMEOUT_MS
+from dapo.errors import ServiceUnavailable
+from pipeline.kafka.connect import connection, reading
+from pipeline.kafka.transactions import Transactions
 from pipeline.ports import Message
 from pipeline.settings import KafkaSettings
 from pipeline.stream.patience import patiently
 
 _LOG = logging.getLogger(__name__)
-_BLOCK_MS = 15_000
+_BLOCK_MS = 5_000
 
 
 class KafkaOutlet:
@@ -40,9 +39,9 @@ class KafkaOutlet:
 
     def __init__(self, settings: KafkaSettings, name: str, topic: str, stop: threading.Event) -> None:
         self._settings, self._name, self._stop = settings, name, stop
-        self._at = TopicPartition(topic, 0)
-        self._producer: KafkaProducer | None = None
-        patiently(self._connect, stop, _note)
+        self._at = (topic, 0)
+        self._transactions = Transactions(settings, name, batch_bytes=2**20, compress=False)
+        patiently(self._transactions.open, stop, _note)
 
     def position(self) -> int:
         """What the last `write` gave; 0 where there was none."""
@@ -54,53 +53,14 @@ class KafkaOutlet:
 
     def close(self) -> None:
         """Close the connection; all that was written is there."""
-        self._drop()
+        self._transactions.drop()
 
     def _write(self, messages: Sequence[Message], position: int) -> None:
-        try:
-            if self._producer is None:
-                self._connect()  # completes or undoes the transaction in doubt
-                if self._position() == position:
-                    return  # it was written after all
-            producer = self._producer
-            assert producer is not None
-            producer.begin_transaction()
-            for one in messages:
-                producer.send(one.topic, one.value, key=one.key, headers=list(one.headers))
-            producer.send_offsets_to_transaction({self._at: OffsetAndMetadata(position, "", -1)}, self._name)
-            producer.commit_transaction()
-        except kafka_errors.ProducerFencedError as error:
-            self._drop()
-            raise Fenced(f"another process feeds '{self._name}' too. Stop one of them.") from error
-        except REFUSED as error:
-            self._drop()
-            raise LogRefused(
-                f"the broker refuses what is written: {type(error).__name__}: {error}"
-            ) from error
-        except kafka_errors.KafkaError as error:
-            self._drop()
-            raise ServiceUnavailable(f"{type(error).__name__}: {error}") from error
-
-    def _connect(self) -> None:
-        try:
-            producer = KafkaProducer(
-                **connection(self._settings, self._name),
-                **producing(self._settings.max_message_bytes + ROOM_BYTES),
-                transactional_id=self._name,
-                transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-                max_block_ms=_BLOCK_MS,
-                linger_ms=5,
-                batch_size=1 << 20,
-            )
-        except kafka_errors.KafkaError as error:
-            raise ServiceUnavailable(f"no broker at {self._settings.bootstrap}: {error}") from error
-        try:
-            producer.init_transactions()
-        except kafka_errors.KafkaError as error:
-            with suppress(kafka_errors.KafkaError):
-                producer.close(timeout=0)
-            raise ServiceUnavailable(f"{type(error).__name__}: {error}") from error
-        self._producer = producer
+        if not self._transactions.settled:
+            self._transactions.open()
+            if self._position() == position:
+                return  # it was written after all
+        self._transactions.commit(messages, {self._at: position}, self._name)
 
     def _position(self) -> int:
         try:
@@ -110,18 +70,12 @@ class KafkaOutlet:
                 group_id=self._name,
             )
             try:
-                found = consumer.committed(self._at, timeout_ms=_BLOCK_MS)
+                found = consumer.committed(TopicPartition(*self._at), timeout_ms=_BLOCK_MS)
             finally:
                 consumer.close(autocommit=False)
         except kafka_errors.KafkaError as error:
             raise ServiceUnavailable(f"{type(error).__name__}: {error}") from error
         return int(found or 0)
-
-    def _drop(self) -> None:
-        if self._producer is not None:
-            with suppress(kafka_errors.KafkaError):
-                self._producer.close(timeout=0)
-            self._producer = None
 
 
 def _note(error: ServiceUnavailable) -> None:

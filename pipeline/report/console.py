@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -13,9 +13,7 @@ _WORST = 8
 
 def summary_table(summary: RunSummary) -> Group:
     """Counts by evaluation and type, and the worst frames, for a terminal."""
-    counts = Table(
-        "frames", "", "share", title=_title(summary), title_justify="left", box=None, pad_edge=False
-    )
+    counts = Table("frames", "", "share", box=None, pad_edge=False)
     rows = [
         *sorted(summary.evaluations.items()),
         ("Failed (dead letter)", summary.failed),
@@ -26,7 +24,8 @@ def summary_table(summary: RunSummary) -> Group:
             counts.add_row(str(count), name, f"{100 * count / max(1, summary.frames):.1f} %")
     if not summary.frames:
         counts.add_row("0", "no frames found", "")
-    blocks = [counts]
+    # Not the table's own title, which is wrapped to the table's width; product and pack are the user's: no markup.
+    blocks: list[RenderableType] = [Group(Text(_title(summary), style="table.title"), counts)]
     if summary.types:
         types = Table("frames", "regions", "defect type", box=None, pad_edge=False)
         for slug, found in sorted(summary.types.items(), key=lambda item: (-item[1].frames, item[0])):

@@ -3,72 +3,84 @@
 from __future__ import annotations
 
 import base64
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
 
-from pipeline.report.overlay import colour_of
+from pipeline.atomic import write_whole
+from pipeline.report.overlay import OTHER, Colour, colours
 from pipeline.summary import FrameOutcome, RunSummary
 
 MAX_FRAMES = 60  # overlays embedded; the page stays in the tens of MB that a phone opens
 MAX_BYTES = 30 * 2**20  # of embedded pictures, whatever their number
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 150, 8, 18
+_WIDTH, _HEIGHT, _LEFT = 640, 150, 8
 
 
-def write_report(out: Path, summary: RunSummary) -> Path:
-    """Write `out`/report.html in one step and return its path."""
+def write_report(out: Path, summary: RunSummary, palette: Mapping[str, Colour] | None = None) -> Path:
+    """Write `out`/report.html in one step and return its path.
+
+    Args:
+        palette: that the overlays were drawn with.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    palette = colours(sorted(summary.types)) if palette is None else palette
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.report", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    frames, left_out = _embedded(out, summary.worst)
+    frames, plain, left_out = _embedded(out, summary.worst)
     html = environment.get_template("page.html").render(
         summary=summary,
         frames=frames,
+        plain=plain,
         left_out=left_out,
         types=sorted(summary.types.items(), key=lambda item: (-item[1].frames, item[0])),
-        colour_of=lambda slug: "rgb({}, {}, {})".format(*colour_of(slug)),
+        colour_of=lambda slug: "rgb({}, {}, {})".format(*palette.get(slug, OTHER)),
         bars=_bars(summary.histogram),
+        most=max(summary.histogram, default=0),
         limits=_limits(summary),
         width=_WIDTH,
         height=_HEIGHT,
     )
     path = out / "report.html"
-    partial = path.with_name("report.html.partial")
-    partial.write_text(html, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
+    with write_whole(path) as file:
+        file.write(html.encode("utf-8", "backslashreplace"))
     return path
 
 
-def _embedded(out: Path, worst: list[FrameOutcome]) -> tuple[list[tuple[FrameOutcome, str]], int]:
-    """The worst frames with their overlays as data URIs, and how many have none for want of room."""
+def _embedded(
+    out: Path, worst: list[FrameOutcome]
+) -> tuple[list[tuple[FrameOutcome, str]], list[FrameOutcome], int]:
+    """The worst frames with their overlays as data URIs, those that have no overlay, and how many found no room."""
     frames: list[tuple[FrameOutcome, str]] = []
+    plain: list[FrameOutcome] = []
     total = left_out = 0
     for frame in worst:
         path = out / frame.overlay if frame.overlay else None
         if path is None or not path.is_file():
-            frames.append((frame, ""))
+            plain.append(frame)
             continue
         size = path.stat().st_size
-        if sum(1 for _, uri in frames if uri) >= MAX_FRAMES or total + size > MAX_BYTES:
+        if len(frames) >= MAX_FRAMES or total + size > MAX_BYTES:
             left_out += 1
             continue
         total += size
         kind = "png" if path.suffix == ".png" else "jpeg"
         frames.append((frame, f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"))
-    return frames, left_out
+    return frames, plain, left_out
 
 
 def _bars(histogram: list[int]) -> list[tuple[float, float, float, float, int]]:
     """(x, y, width, height, count) per bin that has any."""
     top = max(histogram, default=0)
     step = (_WIDTH - 2 * _LEFT) / len(histogram)
-    room = _HEIGHT - _BOTTOM - 4
     return [
-        (_LEFT + i * step, _HEIGHT - _BOTTOM - room * n / top, max(step - 1, 1), room * n / top, n)
+        (_LEFT + i * step, _HEIGHT * (1 - n / top), max(step - 1, 1), _HEIGHT * n / top, n)
         for i, n in enumerate(histogram)
         if n
     ]

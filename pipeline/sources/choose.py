@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
+import stat
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,25 @@ from pipeline.ports import Source
 from pipeline.sources import video, walk
 from pipeline.sources.camera import STALL_S, CameraSource
 from pipeline.sources.files import FileSource
+from pipeline.sources.stdin import stdin_lines
 
 _CAMERA_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source, how it is called in reports, and whether it never ends (a camera: it can't be resumed)."""
+    """A source and what is known of it.
+
+    Attributes:
+        name: in reports.
+        live: it never ends (a camera), so it can't be resumed.
+        walked: folder whose files are looked for in each run: results must not lie among them.
+    """
 
     source: Source
     name: str
     live: bool = False
+    walked: Path | None = None
 
 
 def open_source(
@@ -44,16 +53,15 @@ def open_source(
         list_file: a file with one path a line, or "-".
         skip: told of each file of a folder that is no frame.
         stall_s: a camera that gives nothing for so long is opened again.
-        stdin: instead of the process's own.
+        stdin: lines instead of the process's own.
 
     Raises:
-        SourceError: there is no such thing; the message says what was looked for.
+        SourceError: there is no such thing, or it can't be reached; the message says what was looked for.
     """
-    lines = stdin if stdin is not None else sys.stdin.buffer
     if list_file is None and list(given) == ["-"]:
         list_file, given = "-", ()
     if list_file is not None:
-        return _open_list(list_file, given, limits, lines)
+        return _open_list(list_file, given, limits, stdin)
     if not given:
         raise SourceError("no SOURCE: give a file, folder, glob, video or camera address, or --list FILE.")
     if len(given) > 1:
@@ -67,9 +75,10 @@ def open_source(
     ):
         camera = CameraSource(text, stall_s=stall_s)
         return Opened(camera, camera.uri, live=True)
-    if path.is_dir():
+    if walk.is_folder(path):
         total = _count(walk.walk_folder(path, _silent))
-        return Opened(FileSource(lambda: walk.walk_folder(path, skip), path, limits, total=total), text)
+        source = FileSource(lambda: walk.walk_folder(path, skip), path, limits, total=total)
+        return Opened(source, text, walked=path)
     if os.path.lexists(path):
         total = _count(iter([path]))
         return Opened(FileSource(lambda: iter([path]), path.parent, limits, total=total), text)
@@ -79,18 +88,26 @@ def open_source(
             raise SourceError(
                 f"{text}: no file matches this pattern. Put it in quotes, and ** for any folders."
             )
-        source = FileSource(lambda: walk.walk_glob(text, skip), walk.glob_root(text), limits, total=total)
-        return Opened(source, text)
-    raise SourceError(
-        f"{text}: no such file or folder. Check the path; relative ones start from {Path.cwd()}."
-    )
+        root = walk.glob_root(text)
+        source = FileSource(lambda: walk.walk_glob(text, skip), root, limits, total=total)
+        return Opened(source, text, walked=root)
+    raise SourceError(f"{text}: {_why_missing(path)}")
+
+
+def _why_missing(path: Path) -> str:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            return f"can't be reached: {error.strerror}. Correct the path, or the permissions of its folders."
+    return f"no such file or folder. Check the path; relative ones start from {Path.cwd()}."
 
 
 def _open_several(given: Sequence[str], limits: Limits) -> Opened:
     if any(text == "-" or text.lower().startswith(_CAMERA_SCHEMES) for text in given):
         raise SourceError("several SOURCEs: all must be files. Inspect a camera or stdin on its own.")
     paths = [Path(text) for text in given]
-    if folder := next((path for path in paths if path.is_dir()), None):
+    if folder := next((path for path in paths if walk.is_folder(path)), None):
         raise SourceError(
             f"{folder}: several SOURCEs must all be files. Give one folder, or a glob in quotes."
         )
@@ -98,27 +115,38 @@ def _open_several(given: Sequence[str], limits: Limits) -> Opened:
     return Opened(source, f"{given[0]} and {len(given) - 1} more")
 
 
-def _open_list(list_file: str, given: Sequence[str], limits: Limits, stdin: Iterable[bytes]) -> Opened:
-    if len(given) > 1 or (given and not Path(given[0]).is_dir()):
+def _open_list(list_file: str, given: Sequence[str], limits: Limits, stdin: Iterable[bytes] | None) -> Opened:
+    if len(given) > 1 or (given and not walk.is_folder(Path(given[0]))):
         raise SourceError(
             f"{given[0]}: with --list, SOURCE may only be the folder that relative paths start from."
         )
-    root = Path(given[0]) if given else Path()
+    root, closed = Path(given[0]) if given else Path(), threading.Event()
 
-    def named() -> Iterator[Path]:
-        if list_file == "-":
-            yield from (root / name for name in walk.read_list(stdin))
-            return
-        with open(list_file, "rb") as file:
-            yield from (root / name for name in walk.read_list(file))
+    def listed() -> Iterator[Path]:
+        try:
+            with open(list_file, "rb") as file:
+                yield from (root / name for name in walk.read_list(file))
+        except OSError as error:
+            raise SourceError(
+                f"--list {list_file}: can't be read: {error.strerror}. Check the path."
+            ) from error
+
+    def piped() -> Iterator[Path]:
+        lines = stdin_lines(closed) if stdin is None else stdin
+        return (root / name for name in walk.read_list(lines))
 
     if list_file == "-":
-        return Opened(FileSource(named, root, limits, repeats=True), "stdin")
+        return Opened(FileSource(piped, root, limits, repeats=True, closed=closed), "stdin")
+    # A pipe (a shell's <(find ...)) can be read only once: its lines are not counted first.
+    total = None if _is_pipe(list_file) else _count(listed())
+    return Opened(FileSource(listed, root, limits, repeats=True, total=total), list_file)
+
+
+def _is_pipe(path: str) -> bool:
     try:
-        total = _count(named())
-    except OSError as error:
-        raise SourceError(f"--list {list_file}: can't be read: {error.strerror}. Check the path.") from error
-    return Opened(FileSource(named, root, limits, repeats=True, total=total), list_file)
+        return stat.S_ISFIFO(Path(path).stat().st_mode)
+    except OSError:
+        return False
 
 
 def _count(paths: Iterable[Path]) -> int | None:

@@ -24,6 +24,7 @@ class FileSource:
         limits: of bytes.
         repeats: the paths may repeat (a list): the second of the same file gets the id "name#2".
         total: number of frames where it is known.
+        closed: set by `close`; `paths` watches it where it may wait long for its next path.
 
     Example:
         source = FileSource(lambda: walk_folder(root, skip), root, Limits())
@@ -38,6 +39,7 @@ class FileSource:
         *,
         repeats: bool = False,
         total: int | None = None,
+        closed: threading.Event | None = None,
     ) -> None:
         self._paths = paths
         self._root = Path(os.path.abspath(root))
@@ -49,7 +51,7 @@ class FileSource:
             if _encodable(self._root)
             else "file://" + printable(str(self._root))
         )
-        self._closed = threading.Event()
+        self._closed = closed or threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
         seen: dict[int, int] = {}

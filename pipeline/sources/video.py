@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from pipeline.decode import DecodeError, Limits, check_pixels
+from pipeline.naming import printable
 from pipeline.ports import Frame
 from pipeline.sources.read import explain, read_frame
 
@@ -27,11 +29,9 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
 
 def count(path: Path) -> int:
     """Number of frames that a video's header promises; 0 where it can't be opened."""
-    capture = cv2.VideoCapture(str(path))
-    try:
-        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) if capture.isOpened() else 0
-    finally:
-        capture.release()
+    with suppress(OSError, ValueError), _opened(path) as capture:
+        return _get(capture, cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+    return 0
 
 
 def frames(path: Path, name: str, source: str, limits: Limits) -> Iterator[Frame]:
@@ -41,30 +41,51 @@ def frames(path: Path, name: str, source: str, limits: Limits) -> Iterator[Frame
     middle of a frame, gives what could be read and one more frame with `error` video-ends-early.
     """
     try:
-        status = path.stat()
+        captured = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except (OSError, ValueError) as problem:
         yield _failed(name, source, path, *explain(path, problem))
         return
     if not path.is_file():
         yield read_frame(path, name, source, limits)  # says what it is instead
         return
-    captured = datetime.fromtimestamp(status.st_mtime, UTC)
-    capture = cv2.VideoCapture(str(path))
     try:
-        if not capture.isOpened():
-            text = f"{path} can't be opened as a video: damaged, cut off, or of an unknown codec. Convert it to H.264 MP4."
-            yield _failed(name, source, path, "video-unreadable", text, original=True)
-            return
+        with _opened(path) as capture:
+            yield from _checked(capture, path, name, source, captured, limits)
+    except OSError as problem:
+        yield _failed(name, source, path, *explain(path, problem))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An OpenCV capture of a file."""
+    # OpenCV crashes on a name that is no valid Unicode, and says nothing of a file that may not be read.
+    with open(path, "rb") as file:
+        capture = cv2.VideoCapture(str(path) if _is_unicode(path) else f"/dev/fd/{file.fileno()}")
         try:
-            check_pixels(
-                _get(capture, cv2.CAP_PROP_FRAME_WIDTH), _get(capture, cv2.CAP_PROP_FRAME_HEIGHT), limits
-            )
-        except DecodeError as problem:
-            yield _failed(name, source, path, problem.code, f"{path}: {problem}", original=True)
-            return
-        yield from _read(capture, path, name, source, captured)
-    finally:
-        capture.release()
+            yield capture
+        finally:
+            capture.release()
+
+
+def _is_unicode(path: Path) -> bool:
+    return printable(str(path)) == str(path)
+
+
+def _checked(
+    capture: Any, path: Path, name: str, source: str, captured: datetime, limits: Limits
+) -> Iterator[Frame]:
+    if not capture.isOpened():
+        text = f"{path} can't be opened as a video: damaged, cut off, or of an unknown codec. Convert it to H.264 MP4."
+        yield _failed(name, source, path, "video-unreadable", text)
+        return
+    try:
+        check_pixels(
+            _get(capture, cv2.CAP_PROP_FRAME_WIDTH), _get(capture, cv2.CAP_PROP_FRAME_HEIGHT), limits
+        )
+    except DecodeError as problem:
+        yield _failed(name, source, path, problem.code, f"{path}: {problem}")
+        return
+    yield from _read(capture, path, name, source, captured)
 
 
 def _read(capture: Any, path: Path, name: str, source: str, captured: datetime) -> Iterator[Frame]:
@@ -88,13 +109,13 @@ def _read(capture: Any, path: Path, name: str, source: str, captured: datetime) 
     missing = promised - number
     if missing > (0 if path.suffix.lower() in _COUNTED else _TOLERANCE) or number == 0:
         text = f"{path} ends after {number} of {max(promised, number)} frames: cut off or damaged. Copy or record it again."
-        yield _failed(f"{name}#{number:06d}", source, path, "video-ends-early", text, original=number == 0)
+        yield _failed(f"{name}#{number:06d}", source, path, "video-ends-early", text)
 
 
-def _failed(name: str, source: str, path: Path, code: str, text: str, *, original: bool = False) -> Frame:
+def _failed(name: str, source: str, path: Path, code: str, text: str) -> Frame:
     """A frame that says why there is none; `headers["path"]` names the file to keep with the dead letter."""
-    headers = {"path": os.path.abspath(path)} if original else {}
-    return Frame(name, source, datetime.now(UTC), headers=headers, error=(code, text))
+    headers = {"path": os.path.abspath(path)}
+    return Frame(name, source, datetime.now(UTC), headers=headers, error=(code, printable(text)))
 
 
 def _get(capture: Any, property_id: int) -> int:

@@ -122,7 +122,7 @@ class Archiving:
                 return self._archiver.archive(items)
             except ServiceUnavailable as error:
                 self.archived.waits += 1
-                _LOG.warning("waiting for the store: %s", error)
+                _LOG.warning("waiting: %s", error)
             self._log.pause()
             until = time.monotonic() + pause
             while time.monotonic() < until and not self._stop.is_set():

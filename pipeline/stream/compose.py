@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ from pipeline.ports import Frame, Infer, ObjectStore
 from pipeline.rows import Configuration
 from pipeline.settings import Settings
 from pipeline.store.errors import NotFound, StoreError
+from pipeline.store.names import parse_s3_uri
 from pipeline.store.open import open_store
 from pipeline.stream.archiving import Archiving
 from pipeline.stream.frames import REFERENCE
@@ -39,6 +41,9 @@ from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
 from pipeline.stream.worker import Limits, Worker
 from schemas.results import ResultRow
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -152,8 +157,14 @@ def archiving(
 
         def fetch(uri: str) -> bytes | None:
             try:
-                return store.get(uri.removeprefix(prefix)) if uri.startswith(prefix) else None
-            except NotFound:
+                bucket, key = parse_s3_uri(uri)
+                return store.get(key, max_bytes=settings.run.max_bytes) if bucket == store.bucket else None
+            except ServiceUnavailable:
+                raise
+            except (
+                StoreError
+            ) as error:  # a malformed key, a rotten or missing object: told as gone, never waited for
+                _LOG.error("%s can't be had: %s", uri, error)
                 return None
 
         policy = Policy(own.near_margin, settings.archive.audit_rate, own.ok_per_day)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dapo.errors import SettingsError
+from dapo.errors import OutputError, SettingsError
+from dapo.pack import Pack
 from dapo.pack_io import read_pack
+from dapo.vocabulary import slugify
 from pipeline.bundled import default_pack_path
+from pipeline.cli.terminal import errors
+from pipeline.settings import ModelSettings, load
 from trainer.evaluation.dataset import ProductData, Words, find_products, read_product
 from trainer.evaluation.table import markdown
 
@@ -36,41 +42,48 @@ def register(app: typer.Typer) -> None:
         resume: bool = typer.Option(
             False, "--resume", help="Keep products that were done with this pack and data."
         ),
+        device: str | None = typer.Option(None, "--device", help="cpu, cuda or cuda:N."),
         threads: int | None = typer.Option(None, "--threads", help="CPU threads."),
+        config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
     ) -> None:
         """Evaluate a pack: image, pixel and type metrics per product, and their unweighted mean."""
         if protocol not in ("paper", "default"):
             raise SettingsError(f"--protocol {protocol}: expected 'paper' or 'default'.")
+        given = {
+            "pack.path": pack,
+            "model.weights": weights,
+            "model.device": device,
+            "model.threads": threads,
+        }
+        settings = load(given, config).settings
         wanted = [name.strip() for name in products.split(",") if name.strip()]
         names = Words(types)
         data = [read_product(root, name, names) for name in find_products(root, wanted)]
-        path = pack or default_pack_path()
-        result = _evaluate(data, path, protocol, weights, out, resume, threads)
+        base = read_pack(settings.pack.path or default_pack_path())
+        with _writing(out):
+            result = _evaluate(data, base, protocol, settings.model, out, resume)
         print(json.dumps(result["mean"] | {"protocol": protocol, "pack": result["configuration_hash"]}))
 
 
 def _evaluate(
-    data: list[ProductData],
-    path: Path,
-    protocol: str,
-    weights: Path | None,
-    out: Path,
-    resume: bool,
-    threads: int | None,
+    data: list[ProductData], base: Pack, protocol: str, model: ModelSettings, out: Path, resume: bool
 ) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out):
+        pass  # whether the tables can be written is known before the work, not after it
     from dapo.packing import load_pack_encoder
     from dapo.predictor import Predictor
     from trainer.evaluation.protocol import figures, mean_figures, pack_for, predict
 
-    base = read_pack(path)
-    encoder = load_pack_encoder(base, weights)
+    encoder = load_pack_encoder(base, model.weights)
     pack = pack_for(base, encoder, data, "paper" if protocol == "paper" else "default")
-    predictor = Predictor(pack, encoder=encoder, threads=threads)
+    predictor = Predictor(pack, encoder=encoder, device=model.device, threads=model.threads)
     trained = list(base.provenance.get("training_words", ()))
-    out.mkdir(parents=True, exist_ok=True)
     done: dict[str, Any] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    # A product's name is text, not markup.
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = errors()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("images", total=sum(len(product.items) for product in data))
         for product in data:
@@ -85,7 +98,7 @@ def _evaluate(
             else:
                 progress.advance(task, len(product.items))
             done[product.name] = kept
-            for warning in _warnings(product, kept):
+            for warning in _warnings(product, kept, pack):
                 console.print(f"{product.name}: {warning}")
     mean = mean_figures(list(done.values()))
     table = markdown(done, mean)
@@ -101,8 +114,27 @@ def _evaluate(
     return result
 
 
-def _warnings(product: ProductData, row: dict[str, Any]) -> list[str]:
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """What goes wrong with files in here goes wrong with the tables: images are read behind errors of their own."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{out}: the tables can't be written: {error.strerror}. Give another folder with --out."
+        ) from error
+
+
+def _warnings(product: ProductData, row: dict[str, Any], pack: Pack) -> list[str]:
     found = []
+    untrained = {word.slug for word in pack.types if not word.trained}
+    if unknown := [word for word in product.words if slugify(word) in untrained]:
+        names = ", ".join(unknown)
+        found.append(f"{pack.encoder.name} was not trained on: {names}. Such a word means 'some defect'")
+    absent = [word for word in product.labels.values() if word not in product.words]
+    absent += (row["multi_type"] or {}).get("absent_words", [])
+    if absent:
+        found.append(f"listed, but in no test image, so skipped: {', '.join(sorted(absent))}")
     if not product.has_good:
         found.append("no good images: no image metrics")
     if not product.has_masks:
@@ -128,7 +160,9 @@ def _kept(note: Path, key: str) -> dict[str, Any] | None:
         document = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    figures: dict[str, Any] | None = document["figures"] if document.get("key") == key else None
+    if not isinstance(document, dict) or document.get("key") != key:
+        return None
+    figures: dict[str, Any] | None = document.get("figures")
     return figures
 
 

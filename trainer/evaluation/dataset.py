@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dapo.errors import SourceError
+from dapo.errors import FrameError, SourceError
 from dapo.vocabulary import nearest
 from pipeline.decode import decode
 
@@ -47,8 +48,17 @@ class Item:
         return self.word != GOOD
 
     def image(self) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] RGB."""
-        return decode(self.path.read_bytes()).pixels
+        """uint8 [H, W, 3] RGB.
+
+        Raises:
+            SourceError: it can't be read or decoded.
+        """
+        with _readable(self.path):
+            data = self.path.read_bytes()
+        try:
+            return decode(data).pixels
+        except FrameError as error:
+            raise SourceError(f"{self.path}: {error} Or take the image out of the test set.") from error
 
     def mask_at(self, size: int) -> NDArray[np.bool_] | None:
         """Defect pixels squashed (nearest) to [size, size], as the frame is; good images have an empty mask."""
@@ -106,8 +116,13 @@ class Words:
         for key in document:
             if key not in ("words", "product"):
                 raise SourceError(f"{file}: unknown table '{key}'. Expected [words] or [product.NAME.words].")
-        self._any |= document.get("words", {})
-        self._product = {name: body.get("words", {}) for name, body in document.get("product", {}).items()}
+        self._any |= _table_of_words(document, file, "words")
+        products = document.get("product", {})
+        if not isinstance(products, dict):
+            raise SourceError(f"{file}: 'product': expected tables [product.NAME.words].")
+        self._product = {
+            name: _table_of_words(body, file, f"product.{name}.words") for name, body in products.items()
+        }
 
     def word(self, product: str, folder: str) -> str:
         """The word of a folder; underscores become spaces where no map names it."""
@@ -115,17 +130,39 @@ class Words:
         return own.get(folder) or self._any.get(folder) or folder.replace("_", " ")
 
 
+def _table_of_words(body: object, file: Path, name: str) -> dict[str, str]:
+    """`words` of a table: folder name -> word."""
+    words = body.get("words", {}) if isinstance(body, dict) else None
+    if not isinstance(words, dict) or not all(
+        isinstance(word, str) and word.strip() for word in words.values()
+    ):
+        raise SourceError(f"{file}: [{name}]: expected lines such as broken_large = 'broken'.")
+    return words
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = path if error.filename is None else error.filename
+        raise SourceError(
+            f"{where}: can't be read: {error.strerror}. Check the path and its permissions."
+        ) from error
+
+
 def find_products(root: Path, wanted: Sequence[str] = ()) -> list[str]:
     """Products below `root`: folders with a test folder.
 
     Raises:
-        SourceError: no such tree, or a wanted product is not in it.
+        SourceError: no such tree, it can't be read, or a wanted product is not in it.
     """
-    if not root.is_dir():
-        raise SourceError(
-            f"{root}: no such folder. Expected a tree in MVTec-AD layout: PRODUCT/test/TYPE/*.png."
-        )
-    found = sorted(path.parent.name for path in root.glob("*/test") if path.is_dir())
+    with _readable(root):
+        if not root.is_dir():
+            raise SourceError(
+                f"{root}: no such folder. Expected a tree in MVTec-AD layout: PRODUCT/test/TYPE/*.png."
+            )
+        found = sorted(path.name for path in root.iterdir() if (path / "test").is_dir())
     if not found:
         raise SourceError(
             f"{root}: no product in it. Expected PRODUCT/test/good/*.png and PRODUCT/test/TYPE/*.png."
@@ -141,9 +178,14 @@ def read_product(root: Path, name: str, words: Words) -> ProductData:
     """The test images of one product.
 
     Raises:
-        SourceError: a mask is missing beside others, or a label map has no names; names file and expectation.
+        SourceError: a folder can't be read, a mask is missing beside others, or a label map has no names; names file
+            and expectation.
     """
-    base = root / name
+    with _readable(root / name):
+        return _read_product(root / name, name, words)
+
+
+def _read_product(base: Path, name: str, words: Words) -> ProductData:
     folders = sorted(path for path in (base / "test").iterdir() if path.is_dir())
     names_file = base / "types.json"
     labels: dict[int, str] = {}

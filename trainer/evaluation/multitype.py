@@ -36,6 +36,11 @@ class MultiType:
         pairs = np.asarray(truth, np.int64).ravel() * size + predicted.ravel()
         self._confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
 
+    @property
+    def absent(self) -> list[str]:
+        """States that no image has: they are skipped."""
+        return [name for i, name in enumerate(self.states) if not self._confusion[i].sum()]
+
     def figures(self, among: Sequence[str] | None = None) -> dict[str, float | None]:
         """Macro AUROC, AP and F1 over the states that occur in the truth (or those of them in `among`)."""
         chosen = [

@@ -25,7 +25,7 @@ from dapo.predictor import Predictor
 from dapo.preprocess import resize
 from dapo.vocabulary import slugify
 from trainer.evaluation.aupro import aupro
-from trainer.evaluation.dataset import Item, ProductData, type_labels
+from trainer.evaluation.dataset import GOOD, Item, ProductData, type_labels
 from trainer.evaluation.metrics import Counts, tally, three
 from trainer.evaluation.multitype import MultiType
 
@@ -96,17 +96,18 @@ def _states(
     """Probabilities of good and of each own type per pixel, float16 [B, 1+K, S, S]."""
     pack, size = predictor.pack, predictor.image_size
     rows = {word.slug: row for row, word in enumerate(pack.types)}
-    own = torch.from_numpy(pack.tensors["text.types"][[rows[slug] for slug in pack.product(product).types]])
+    device = features.cls.device
+    table = pack.tensors["text.types"][[rows[slug] for slug in pack.product(product).types]]
+    own = torch.from_numpy(table).to(device)
     if predictor.scoring.kind == "paper":
-        text = torch.cat([torch.from_numpy(pack.tensors["text.normal"])[None], own])
+        text = torch.cat([torch.from_numpy(pack.tensors["text.normal"]).to(device)[None], own])
         maps = head.state_maps(features.taps, text, pack.temperature, size) / len(features.taps)
-        return np.asarray(maps.numpy(), np.float16)
+        return np.asarray(maps.cpu().numpy(), np.float16)
     share = (torch.stack(features.taps).mean(0) @ own.T / pack.temperature).softmax(-1)
-    anomaly = torch.from_numpy(np.stack([p.map for p in predictions]).astype(np.float32)).flatten(1)[
-        ..., None
-    ]
+    cells = np.stack([p.map for p in predictions]).astype(np.float32)
+    anomaly = torch.from_numpy(cells).to(device).flatten(1)[..., None]
     states = torch.cat([1 - anomaly, anomaly * share], -1)
-    return np.asarray(head.upsample(states, size).numpy(), np.float16)
+    return np.asarray(head.upsample(states, size).cpu().numpy(), np.float16)
 
 
 def figures(
@@ -151,7 +152,7 @@ def _pixel(outcomes: Sequence[Outcome], size: int) -> dict[str, float | None]:
 def _multi_type(
     product: ProductData, outcomes: Sequence[Outcome], size: int, trained_words: Sequence[str]
 ) -> dict[str, Any]:
-    task = MultiType(["good", *product.words])
+    task = MultiType([GOOD, *product.words])
     for outcome in outcomes:
         truth = type_labels(outcome.item, product, size)
         if truth is not None and outcome.states is not None:
@@ -163,6 +164,7 @@ def _multi_type(
         "seen": task.figures(seen),
         "novel": task.figures(novel),
         "novel_words": novel,
+        "absent_words": [word for word in task.absent if word != GOOD],
     }
 
 

@@ -17,17 +17,19 @@ _COLUMNS = (
     ("chance", "types", "chance"),
 )
 _MULTI = ("auroc", "ap", "f1")
+# Key of the figures -> title: over all types of a product, over those the pack was tuned on, over all others.
+_AMONG = {"all": "multi-type", "seen": "seen", "novel": "novel"}
 
 
 def markdown(products: Mapping[str, Mapping[str, Any]], mean: Mapping[str, Any]) -> str:
     """One row per product, the unweighted mean last; a dash where the data has no say."""
-    head = ["product", *(title for title, _, _ in _COLUMNS), *(f"multi-type {m.upper()}" for m in _MULTI)]
-    head += [f"novel {m.upper()}" for m in _MULTI]
+    head = ["product", *(title for title, _, _ in _COLUMNS)]
+    head += [f"{title} {metric.upper()}" for title in _AMONG.values() for metric in _MULTI]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, row in [*products.items(), ("**mean**", mean)]:
         cells = [_cell(row.get(part), metric) for _, part, metric in _COLUMNS]
         multi = row.get("multi_type") or {}
-        cells += [_cell(multi.get("all"), m) for m in _MULTI] + [_cell(multi.get("novel"), m) for m in _MULTI]
+        cells += [_cell(multi.get(among), metric) for among in _AMONG for metric in _MULTI]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines) + "\n"
 

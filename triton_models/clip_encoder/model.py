@@ -8,6 +8,7 @@ from typing import Any
 from triton_models import runtime
 from triton_models.contract import ENCODER
 from triton_models.encode import Encode
+from triton_models.settings import Settings
 
 
 class TritonPythonModel:
@@ -16,7 +17,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load this version's pack and its encoder; an error keeps the version from becoming ready."""
         runtime.check_dlpack(ENCODER)
-        self._encode = Encode.load(runtime.Settings.of(args))
+        self._encode = Encode.load(Settings.of(args))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request."""

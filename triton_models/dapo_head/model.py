@@ -8,6 +8,7 @@ from typing import Any
 from triton_models import runtime
 from triton_models.contract import HEAD
 from triton_models.predict import Predict
+from triton_models.settings import Settings
 
 
 class TritonPythonModel:
@@ -16,7 +17,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load this version's pack; an error keeps the version from becoming ready."""
         runtime.check_dlpack(HEAD)
-        self._predict = Predict.load(runtime.Settings.of(args))
+        self._predict = Predict.load(Settings.of(args))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request."""

@@ -116,6 +116,9 @@ def test_a_file_that_is_no_weights_is_a_message(tmp_path: Path) -> None:
         load_encoder("ViT-S-32-alt", "file")
     with pytest.raises(WeightsNotFound, match="no such file"):
         load_encoder("ViT-S-32-alt", "file", path=tmp_path / "none.safetensors")
+    for name in ("ViT-S-32-alt", "dapo-tiny"):  # a path that can't even be looked up
+        with pytest.raises(WeightsNotFound, match="File name too long"):
+            load_encoder(name, "file", path=tmp_path / ("n" * 300))
     for name, content in (("a.safetensors", b"junk"), ("b.pt", b"junk"), ("c.pt", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(WeightsNotFound, match=name):
@@ -173,7 +176,7 @@ def test_a_file_placed_by_hand_is_the_same_model_as_the_download(
         assert torch.equal(placed.clip.encode_image(images), downloaded.clip.encode_image(images))
         assert not torch.equal(placed.clip.encode_image(images), own.clip.encode_image(images))
     assert (own.activation, own.sha256) == ("gelu", placed.sha256)
-    with pytest.raises(SettingsError, match="no such weights.*the tag is 'file'"):
+    with pytest.raises(SettingsError, match=r"no such weights.*the tag is 'file'"):
         load_encoder("ViT-S-32-alt", "opneai", path=path)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dapo.errors import PackError, VocabularyError
-from dapo.pack import EncoderRef, Pack, Product, Scoring, Tiles, TypeWord, add_type, set_threshold
+from dapo.inspection import Evaluation, Prediction
+from dapo.judge import judge
+from dapo.pack import (
+    EncoderRef,
+    Pack,
+    Product,
+    Scoring,
+    Tiles,
+    TypeWord,
+    add_type,
+    as_json,
+    set_product,
+    set_threshold,
+)
 from dapo.pack_diff import diff_packs
-from dapo.pack_io import pack_bytes, read_pack, unpack, write_pack
+from dapo.pack_io import check_writable, pack_bytes, read_pack, unpack, write_pack
 from dapo.vocabulary import slugify
 
 WIDTH = 8
@@ -113,6 +127,37 @@ def test_another_safetensors_file_is_told_apart():
         unpack(save({"x": np.zeros(3, np.float32)}))
 
 
+@pytest.mark.parametrize("name", ["missing/a.pack", "n" * 300, "folder", "."])
+def test_a_place_that_can_not_be_written_is_a_message(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "missing").write_text("a file where a folder should be")
+    before = sorted(tmp_path.rglob("*"))
+    for attempt in (lambda path: write_pack(make(), path), check_writable):
+        with pytest.raises(PackError, match=r"can't be written: .*--out"):
+            attempt(tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_asking_whether_a_place_can_be_written_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "new" / "a.pack")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev", "n" * 300])
+def test_what_is_no_file_is_not_read(path):
+    with pytest.raises(PackError, match=r"not a file|can't be read"):
+        read_pack(Path(path))
+
+
+def test_a_pack_from_before_activations_were_recorded_keeps_its_hash():
+    old = make()
+    assert "activation" not in as_json(old)["encoder"]
+    assert unpack(pack_bytes(old)).encoder.activation is None
+    new = make(encoder=replace(old.encoder, activation="gelu"))
+    assert unpack(pack_bytes(new)).encoder.activation == "gelu"
+    assert new.configuration_hash != old.configuration_hash
+
+
 def test_a_file_far_too_large_is_not_read(tmp_path, monkeypatch):
     path = tmp_path / "a.pack"
     write_pack(make(), path)
@@ -184,7 +229,15 @@ def test_add_type_keeps_calibration_under_default_scoring_and_drops_it_under_pap
     calibrated = {"*": Product(types=("hole",), threshold_ok=0.2, threshold_notok=0.4, calibrated=True)}
     assert add_type(make(products=calibrated), "bent", unit_rows(1)[0]).product("*").calibrated
     paper = make(products=calibrated, scoring=Scoring(kind="paper"))
-    assert not add_type(paper, "bent", unit_rows(1)[0]).product("*").calibrated
+    moved = add_type(paper, "bent", unit_rows(1)[0]).product("*")
+    assert not moved.calibrated
+    # All scores have moved: the old thresholds must not give one more verdict.
+    assert (moved.threshold_ok, moved.threshold_notok) == (None, None)
+    nothing = np.zeros((4, 4), np.float16)
+    said = judge(
+        Prediction(0.3, nothing, nothing.astype(np.uint16), np.full(2, 0.5, np.float32)), moved, 9, 9
+    )
+    assert said.evaluation is Evaluation.UNDEFINED
 
 
 def test_add_type_refuses_a_word_it_has_and_a_product_it_has_not():
@@ -204,6 +257,20 @@ def test_set_threshold_changes_thresholds_alone():
     )
     assert new.product("*") == pack.product("*")
     assert all(np.array_equal(new.tensors[name], pack.tensors[name]) for name in pack.tensors)
+
+
+def test_set_product_keeps_thresholds_only_where_no_score_moves():
+    base = Product(types=("hole",), threshold_ok=0.2, threshold_notok=0.4, calibrated=True)
+    pack = make(products={"*": base})
+    scaled = set_product(pack, "plate", {"mm_per_px": 0.5, "mask_threshold": 0.3, "min_area_px": 4})
+    assert scaled.product("plate") == replace(base, mm_per_px=0.5, mask_threshold=0.3, min_area_px=4)
+    assert scaled.product("*") == base
+    corner = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.5))
+    for changes in ({"roi": (corner,)}, {"ignore": (corner,)}, {"tiles": Tiles(2, 3)}):
+        moved = set_product(pack, "*", changes).product("*")
+        assert moved == replace(base, **changes, threshold_ok=None, threshold_notok=None, calibrated=False)
+    with pytest.raises(PackError, match="product plate: mm_per_px"):
+        set_product(pack, "plate", {"mm_per_px": float("inf")})
 
 
 def test_diff_speaks_of_what_changed():

@@ -91,3 +91,39 @@ def test_a_file_that_is_none_is_a_usage_error(tmp_path: Path, capsys: pytest.Cap
     assert main([str(broken)]) == 2
     assert "broken.safetensors" in capsys.readouterr().err
     assert main([str(tmp_path / "missing.safetensors")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("stripped", "named"),
+    [
+        (("text.", "image.", "multi.", "train."), "train.labels"),
+        (("text.",), "text.depth3.mean"),
+        (("image.",), "image."),
+        (("train.step1.",), "train.step1."),
+        (("image.score",), "image.score"),
+        (("clip.token_embedding.ids",), "clip.token_embedding.ids"),
+        (("clip.visual.conv1.weight",), "clip.visual.conv1.weight"),
+        (("learned.prompt_learner.learnable_normal",), "learned.prompt_learner.learnable_normal_tokens"),
+    ],
+)
+def test_a_file_without_what_it_must_show_is_a_usage_error(
+    stripped: tuple[str, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, metadata = _golden()
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(stripped)}
+    save_file(kept, tmp_path / "less.safetensors", metadata)
+    assert main([str(tmp_path / "less.safetensors")]) == 2
+    captured = capsys.readouterr()
+    assert "parity" not in captured.out
+    assert f"less.safetensors: expected a tensor {named}" in captured.err
+
+
+@pytest.mark.parametrize("name", ["clip.visual.proj", "clip.visual.conv1.weight", "in.masks"])
+def test_tensors_that_contradict_each_other_are_a_usage_error(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, metadata = _golden()
+    tensors[name] = torch.zeros(3)
+    save_file(tensors, tmp_path / "odd.safetensors", metadata)
+    assert main([str(tmp_path / "odd.safetensors")]) == 2
+    assert "odd.safetensors: its tensors or settings do not fit together" in capsys.readouterr().err

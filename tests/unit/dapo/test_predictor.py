@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,20 @@ def test_another_encoder_is_refused_with_both_hashes(pack: Pack, encoder: Encode
         Predictor(pack, encoder=small_encoder(0, 96))
 
 
+@pytest.mark.parametrize(
+    "changes", [{"activation": "gelu"}, {"mean": (0.5, 0.5, 0.5)}, {"std": (0.5, 0.5, 0.5)}]
+)
+def test_the_same_weights_as_another_model_are_refused(
+    pack: Pack, encoder: Encoder, changes: dict[str, object]
+) -> None:
+    other = dataclasses.replace(encoder, **changes)
+    with pytest.raises(EncoderMismatch, match=re.escape(str(next(iter(changes.values()))))):
+        Predictor(pack, encoder=other)
+    unrecorded = dataclasses.replace(pack, encoder=dataclasses.replace(pack.encoder, activation=None))
+    if "activation" in changes:  # a pack from before it was recorded has no say
+        assert Predictor(unrecorded, encoder=other).image_size == 64
+
+
 def test_weights_are_found_as_the_pack_names_them(
     pack: Pack, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -223,9 +238,16 @@ def test_a_device_that_is_not_there_is_a_message(
 ) -> None:
     with pytest.raises(SettingsError, match="no such device"):
         Predictor(pack, encoder=encoder, device="toaster")
+    for device in ("mps", "meta"):
+        with pytest.raises(SettingsError, match="'cpu' or 'cuda' only"):
+            Predictor(pack, encoder=encoder, device=device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match="no CUDA device"):
         Predictor(pack, encoder=encoder, device="cuda:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SettingsError, match="CUDA devices 0 to 1 only"):
+        Predictor(pack, encoder=encoder, device="cuda:2")
 
 
 def test_smoothing_keeps_a_flat_map_and_spreads_a_peak() -> None:

@@ -78,14 +78,23 @@ def test_the_stem_is_efficientnets(encoder):
 def test_files_that_are_no_dapo_tiny_say_so(tmp_path):
     from safetensors.torch import save_file
 
-    with pytest.raises(WeightsNotFound, match="is missing"):
+    with pytest.raises(WeightsNotFound, match=r"none\.safetensors: no such file.*leave --weights out"):
         load_tiny(tmp_path / "none.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(WeightsNotFound, match="can't be read as safetensors"):
+        load_tiny(tmp_path / "junk.safetensors")
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsNotFound, match="not a dapo-tiny file"):
         load_tiny(tmp_path / "other.safetensors")
     save_file({"x": torch.zeros(2)}, tmp_path / "wrong.safetensors", {"dapo_tiny": '{"phrases": ["a"]}'})
     with pytest.raises(WeightsNotFound, match="do not fit dapo-tiny"):
         load_tiny(tmp_path / "wrong.safetensors")
+
+
+def test_a_missing_bundle_says_how_to_get_it_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("dapo.tiny.bundled_weights", lambda: tmp_path / "none.safetensors")
+    with pytest.raises(WeightsNotFound, match="the bundled encoder is missing"):
+        load_tiny()
 
 
 def test_no_two_trained_words_share_a_vector(encoder, pack):

@@ -13,6 +13,7 @@ from dapo.pack_io import read_pack, write_pack
 from dapo.testing import small_encoder
 from pipeline.calibrate import calibrate, upper_bound
 from pipeline.cli import invoke
+from pipeline.cli.calibrate import describe
 
 scores = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=300)
 
@@ -57,6 +58,31 @@ def test_too_few_frames_say_how_many_are_needed():
 def test_rates_out_of_range_are_refused(rate):
     with pytest.raises(SettingsError, match="--false-alarm-rate"):
         calibrate([0.5], rate)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--false-alarm-rate", "0.5"], "--false-alarm-rate 0.5"),
+        (["--out", "/dev/null/a.pack"], "can't be written"),
+    ],
+)
+def test_what_can_be_known_before_is_told_before_any_inspection(tmp_path, monkeypatch, capsys, options, says):
+    monkeypatch.setattr("dapo.packing.load_encoder", lambda *_: pytest.fail("loaded a model for nothing"))
+    line = ["calibrate", str(tmp_path), "--product", "cup", "--out", str(tmp_path / "out.pack"), *options]
+    assert invoke(line) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_it_is_said_when_no_frame_can_be_not_decidable():
+    few = describe(calibrate(np.arange(16) / 16, 0.01), "cup")
+    assert "no frame will be NotDecidable" in few
+    assert "takes at least 20 good frames" in few
+    alike = describe(calibrate([0.5] * 100, 0.01), "cup")
+    assert "needs scores that differ more" in alike
+    enough = describe(calibrate(np.arange(20) / 20, 0.01), "cup")
+    assert "between them NotDecidable" in enough
+    assert "equal" not in enough
 
 
 def test_nothing_to_calibrate_from_is_refused():

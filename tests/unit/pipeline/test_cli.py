@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 
 import pytest
 import typer
@@ -23,8 +24,9 @@ def failing(error):
 
 
 @pytest.fixture
-def command(monkeypatch):
-    """Make `dapo fail` raise; returns its exit status."""
+def command(monkeypatch, tmp_path):
+    """Make `dapo fail` raise; returns its exit status. Stack traces go to `tmp_path`."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     class Entry:
         name = "fail"
@@ -43,15 +45,27 @@ def command(monkeypatch):
 
 
 def test_a_users_mistake_is_one_message_without_a_stack_trace(command, capsys):
-    assert command(DapoError("the pack [red] is missing")) == 2
-    assert capsys.readouterr().err == "error: the pack [red] is missing\n"
+    assert command(DapoError("the pack [red]random:x: is missing")) == 2
+    assert capsys.readouterr().err == "error: the pack [red]random:x: is missing\n"
 
 
 def test_missing_extras_are_named(command, capsys):
     assert command(ModuleNotFoundError("no", name="torch.nn")) == 2
     assert "pip install 'dapo-inspection[model]'" in capsys.readouterr().err
-    with pytest.raises(ModuleNotFoundError):
-        command(ModuleNotFoundError("no", name="somebody_elses"))
+    assert command(ModuleNotFoundError("no", name="somebody_elses")) == 70
+
+
+def test_what_nobody_foresaw_is_one_message_with_a_status_of_its_own(command, capsys, monkeypatch, tmp_path):
+    assert command(ValueError("some [/b] fault\nin two lines")) == 70
+    said = capsys.readouterr().err
+    assert said.startswith("error: unexpected ValueError: some [/b] fault in two lines\n")
+    assert "Traceback" not in said
+    [trace] = tmp_path.iterdir()
+    assert str(trace) in said
+    assert "Traceback" in trace.read_text()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert command(PermissionError(13, "Permission denied", "/data")) == 70
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_interruptions_have_the_shells_status(command):

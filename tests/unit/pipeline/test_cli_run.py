@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -78,15 +77,52 @@ def test_exit_statuses(photos: Path, pack: str, capsys: pytest.CaptureFixture[st
         (["run", "photos", "--list", "none.txt"], "can't be read"),
         (["run", "photos", "--batch", "0"], "run.batch"),
         (["run", "photos", "--out", "photos/0.png"], "photos/0.png"),
+        (["run", "photos", "--out", "photos"], "the frames lie there"),
+        (["run", "photos/*.png", "--out", "./photos"], "the frames lie there"),
+        (["run", "photos", "--resume", "--overwrite"], "one of both"),
+        (["run", "photos", "--out", "o" * 300], "File name too long"),
+        (["run", "photos", "--out", "mine"], "masks and no run.json"),
+        (["run", "photos", "--out", "mine", "--resume"], "nothing is removed"),
+        (["run", "photos", "--out", "mine", "--overwrite"], "nothing is removed"),
+        (["run", "p" * 300], "File name too long"),
     ],
 )
 def test_mistakes_are_one_message(
     photos: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
+    mine = photos.parent / "mine" / "masks" / "gt.png"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
     assert invoke(arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+    assert mine.exists()
+    assert {path.name for path in photos.parent.iterdir()} == {"photos", "mine"}
+    assert len(list(photos.iterdir())) == 6
+
+
+def test_nothing_to_inspect_is_a_mistake(photos: Path, pack: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    Path("empty.txt").touch()
+    (Path("texts")).mkdir()
+    Path("texts/notes.txt").write_text("x")
+    for number, source in enumerate((["empty"], ["texts"], ["--list", "empty.txt"])):
+        assert invoke(["run", *source, "--pack", pack, "--out", f"out{number}"]) == 2
+        assert f"error: {source[-1]}: no frame found" in capsys.readouterr().err
+    assert json.loads(Path("out1/summary.json").read_text())["skipped"] == {".txt": 1}
+
+
+def test_brackets_are_text_and_lines_are_whole(
+    photos: Path, pack: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "very-" * 30 + "long.png"
+    (photos / long).write_bytes(encoded(surface(3, defect=True)))
+    assert invoke(["run", "photos", "--pack", pack, "--product", "[/b]"]) == 0
+    printed = capsys.readouterr()
+    assert "product [/b], pack hand.pack" in printed.out
+    assert any(line.rstrip().endswith(long) for line in printed.out.splitlines())
+    assert "--product '[/b]' --out NEW.pack" in printed.err
 
 
 def test_results_are_kept_unless_told(photos: Path, pack: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,8 +137,10 @@ def test_lists_and_stdin_name_frames(photos: Path, pack: str, monkeypatch: pytes
     Path("names.txt").write_text("1.png\ngone.png\n")
     assert invoke(["run", "photos", "--list", "names.txt", "--pack", pack, "--out", "a"]) == 3
     assert [row.frame_id for row in read_results(Path("a"))] == ["1.png", "gone.png"]
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"photos/2.png\nphotos/3.png\n")))
-    assert invoke(["run", "-", "--pack", pack, "--out", "b"]) == 0
+    Path("typed").write_bytes(b"photos/2.png\nphotos/3.png\n")
+    with open("typed") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert invoke(["run", "-", "--pack", pack, "--out", "b"]) == 0
     assert [row.frame_id for row in read_results(Path("b"))] == ["photos/2.png", "photos/3.png"]
 
 
@@ -132,7 +170,8 @@ def test_a_full_disk_is_told_with_the_line_to_go_on(
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
-        status = invoke(["run", "photos", "--pack", pack, "--product", "strict", "--out", "here and there"])
+        run = ["run", "photos", "--pack", pack, "--product", "strict", "--limit", "5", "--fail-on-defect"]
+        status = invoke([*run, "--out", "here and there"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
@@ -140,6 +179,42 @@ def test_a_full_disk_is_told_with_the_line_to_go_on(
     error = capsys.readouterr().err
     assert "can't be written" in error
     assert "--out 'here and there' --resume" in error
+    assert "--limit 5 --fail-on-defect" in error
+
+
+def _started(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "import pipeline.cli as c; c.main()", *arguments],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+
+
+def _await(process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # polls another process; the time it takes decides nothing
+
+
+def test_ctrl_c_ends_a_run_that_waits_for_stdin(tmp_path: Path, pack: str) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(surface(1)))
+    arguments = ["run", "-", "--pack", pack, "--threads", "1", "--batch", "1"]
+    with _started(arguments, tmp_path) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"a.png\n")
+        process.stdin.flush()
+        _await(process, (tmp_path / "dapo-out" / "run.json").exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130  # stdin is open still
+        error = process.stderr.read().decode()
+    assert "go on with:\n  dapo run - --batch 1 --pack" in error
+    assert "Fatal" not in error
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -149,30 +224,11 @@ def test_ctrl_c_finishes_the_frame_and_says_how_to_go_on(tmp_path: Path, pack: s
     data = [encoded(surface(seed, defect=True)) for seed in range(20)]
     for index in range(3000):
         (folder / f"{index:04d}.png").write_bytes(data[index % 20])
-    command = [
-        sys.executable,
-        "-c",
-        "import pipeline.cli as c; c.main()",
-        "run",
-        "photos",
-        "--pack",
-        pack,
-        "--out",
-        "my out",
-        "--threads",
-        "1",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    overlays, deadline = tmp_path / "my out" / "overlays", time.monotonic() + 120
-    while not (overlays.is_dir() and any(overlays.iterdir())):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # polls another process; the time it takes decides nothing
+    process = _started(["run", "photos", "--pack", pack, "--out", "my out", "--threads", "1"], tmp_path)
+    overlays = tmp_path / "my out" / "overlays"
+    _await(process, lambda: overlays.is_dir() and any(overlays.iterdir()))
     process.send_signal(number)
-    _, error = process.communicate(timeout=120)
+    error = process.communicate(timeout=120)[1].decode()
     assert process.returncode == 130, error
     assert "Traceback" not in error
     assert "dapo run photos --pack" in error

@@ -9,6 +9,7 @@ import pytest
 
 from dapo.errors import VocabularyError
 from dapo.handwritten import make_handwritten_pack
+from dapo.pack import set_threshold
 from dapo.testing import small_encoder
 from pipeline.compose import choose_types
 from pipeline.testing import small_pack
@@ -35,6 +36,15 @@ def test_new_words_are_encoded() -> None:
     assert chosen.product("*").types == ("scratch",)
     assert np.array_equal(chosen.tensors["text.types"][0], pack.tensors["text.types"][0])
     assert len(chosen.tensors["text.types"]) == 2
+
+
+def test_a_new_word_under_paper_scoring_leaves_no_thresholds() -> None:
+    encoder = small_encoder()
+    pack = make_handwritten_pack(encoder, ["scratch"])
+    pack = dataclasses.replace(pack, scoring=dataclasses.replace(pack.scoring, kind="paper"))
+    pack = set_threshold(pack, "cup", 0.1, 0.2)
+    assert choose_types(pack, "cup", ["scratch"], encoder).product("cup").threshold_notok == 0.2
+    assert choose_types(pack, "cup", ["dent"], encoder).product("cup").threshold_notok is None
 
 
 def test_words_that_can_not_be_used_are_told() -> None:

@@ -56,6 +56,8 @@ def _works() -> dict[str, bytes]:
         "l" * 251 + ".png": encoded(GOOD),
         "deep/er/than/it/was/good.png": encoded(GOOD),
         "good.jpg": encoded(GOOD, "JPEG"),
+        "without suffix": encoded(GOOD),
+        "photo.dat": encoded(GOOD, "JPEG"),
     }
 
 
@@ -71,6 +73,8 @@ def _lands() -> dict[str, tuple[bytes, str]]:
         "heavy.png": (bytes(300_000), "too-many-bytes"),
         "cut.mp4": (b"\0\0\0\x20ftypisom" + bytes(2000), "video-unreadable"),
         os.fsdecode(b"not \xff unicode.png"): (b"x", "not-an-image"),
+        os.fsdecode(b"not \xff unicode.mp4"): (b"x", "video-unreadable"),
+        "cut without suffix": (encoded(GOOD)[:1000], "damaged"),
     }
 
 
@@ -83,6 +87,7 @@ def _fill(folder: Path) -> None:
     (folder / "folder.png").mkdir()
     os.mkfifo(folder / "pipe.png")
     (folder / "loop.png").symlink_to("loop.png")
+    (folder / "loop").symlink_to("loop")
     (folder / "up").symlink_to(folder, target_is_directory=True)
     writer = cv2.VideoWriter(str(folder / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
     for number in range(10):
@@ -115,11 +120,14 @@ def test_each_hostile_file_works_or_lands_in_the_dead_letters(tmp_path: Path) ->
         assert (letter["code"], letter["size"]) == (code, len(data))
         assert (out / "deadletter" / letter["bytes"]).read_bytes() == data
     assert rows["pipe.png"].reason_code == "not-a-file"
-    assert rows["loop.png"].reason_code == "symlink-loop"
+    assert rows["loop.png"].reason_code == rows["loop"].reason_code == "symlink-loop"
     video = [row for name, row in rows.items() if name.startswith("v.avi#")]
     assert [row.result_state for row in video] == [*["Completed"] * (len(video) - 1), "Failed"]
     assert len(video) > 2
-    assert summary.failed == len(_lands()) + 3
+    letter = json.loads((out / "deadletter" / f"{artifact_name(video[-1].frame_id)}.json").read_text())
+    assert (letter["code"], letter["original"]) == ("video-ends-early", str(folder / "v.avi"))
+    assert (out / "deadletter" / letter["bytes"]).read_bytes() == (folder / "v.avi").read_bytes()
+    assert summary.failed == len(_lands()) + 4
     assert summary.exit_code == UNREADABLE
     assert {Path(one.path).name for one in summary.skipped_files} == {"notes.txt", "up"}
     assert not list(out.rglob(f"*{PARTIAL}"))

@@ -49,6 +49,25 @@ def test_an_exception_comes_after_the_items_before_it() -> None:
         next(numbers)
 
 
+def test_stopping_waits_for_no_further_item() -> None:
+    stop, hangs = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 1
+        hangs.wait(60)
+
+    numbers = prefetch(source(), lambda _: 1, max_items=2, max_bytes=100, stop=stop)
+    assert next(numbers) == 1
+    pressed = threading.Timer(0.1, stop.set)
+    freed = threading.Timer(1.0, hangs.set)  # so that the thread ends: closing waits for it
+    for timer in (pressed, freed):
+        timer.start()
+    assert list(numbers) == []
+    assert stop.is_set()
+    for timer in (pressed, freed):
+        timer.join()
+
+
 def test_closing_ends_the_thread() -> None:
     before = threading.active_count()
     numbers = prefetch(iter(int, 1), lambda _: 1, max_items=2, max_bytes=100)

@@ -4,11 +4,13 @@ import re
 
 import cv2
 import numpy as np
+import pytest
 from rich.console import Console
 
+from dapo.errors import OutputError
 from dapo.inspection import Defect, Evaluation, ResultState, Verdict
 from pipeline.report.console import summary_table
-from pipeline.report.overlay import MAX_SIDE, colour_of, draw_overlay
+from pipeline.report.overlay import MAX_SIDE, OTHER, colours, draw_overlay
 from pipeline.report.page import MAX_FRAMES, write_report
 from pipeline.summary import FrameOutcome, RunSummary
 
@@ -57,6 +59,36 @@ def test_the_histogram_shows_scores_and_thresholds(tmp_path):
     assert where == 8 + 0.25 * (640 - 16)
 
 
+def test_the_histogram_can_be_read_on_a_phone(tmp_path):
+    html, _ = page(tmp_path, *(outcome(f"{n}", 0.1) for n in range(37)), threshold_notok=0.5)
+    assert "<text" not in html  # text inside the drawing shrinks with it
+    assert re.search(r"<span>37</span>\s*<span>frames</span>\s*<span>0</span>", html)
+    assert "vector-effect" in html
+    assert "font-size: 11px" not in html
+
+
+def test_pictures_are_reached_by_keyboard_and_frames_without_one_are_rows(tmp_path):
+    (tmp_path / "o").mkdir()
+    cv2.imwrite(str(tmp_path / "o" / "a.jpg"), np.zeros((8, 8, 3), np.uint8))
+    html, _ = page(
+        tmp_path,
+        outcome("with", overlay="o/a.jpg"),
+        outcome("plain", 0.2, ()),
+        outcome("lost", overlay="o/b.jpg"),
+    )
+    assert html.count("<figure>") == html.count("<button type=") == html.count("data:image") == 1
+    assert re.search(r'<button type="button" aria-label="Enlarge with"><img', html)
+    assert re.search(r"<tr><td>0.200</td><td>OK</td><td>plain</td></tr>", html)
+    assert html.index("<td>lost</td>") < html.index("<td>plain</td>")
+
+
+def test_a_page_that_can_not_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(OutputError, match=r"report\.html: can't be written"):
+        write_report(tmp_path, RunSummary())
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_a_run_of_nothing_has_a_page_too(tmp_path):
     html, summary = page(tmp_path)
     assert "<b>0</b>frames" in html
@@ -88,6 +120,7 @@ def test_the_console_names_counts_types_and_worst(tmp_path):
         console.print(summary_table(summary))
         text = console.export_text()
     assert "[bold]a.png" in text
+    assert f"3 frames in 0.0 s, product bottle, pack a.pack {'ab' * 6}\n" in text  # not wrapped to the table
     assert re.search(r"1\s+NotOK\s+33.3 %", text)
     assert "Failed (dead letter)" in text
     assert "scratch" in text
@@ -120,6 +153,26 @@ def test_overlays_of_any_size_are_drawn():
         assert drawn.any()
 
 
-def test_colours_belong_to_types():
-    assert colour_of("scratch") == colour_of("scratch")
-    assert len({colour_of(slug) for slug in ("scratch", "hole", "bent", "crack", "stain", "cut", "burn")}) > 2
+def test_each_type_has_its_own_colour():
+    slugs = [f"type-{number}" for number in range(500)]
+    found = colours(slugs)
+    assert list(found) == slugs
+    assert len(set(found.values())) == 500
+    few = np.array(list(found.values())[:12], float)
+    apart = np.linalg.norm(few[:, None] - few[None], axis=-1)[~np.eye(12, dtype=bool)]
+    assert apart.min() > 40  # of 442 between black and white
+    assert colours(slugs[:3]) == dict(list(found.items())[:3])  # a further type moves no other's
+
+
+def test_page_and_overlay_show_the_same_colour(tmp_path):
+    palette = {"scratch": (1, 200, 3)}
+    drawn = draw_overlay(np.zeros((100, 100, 3), np.uint8), verdict(defect(20, 40, 30, 30)), palette)
+    assert (drawn == (1, 200, 3)).all(axis=2).any()
+    drawn = draw_overlay(np.zeros((100, 100, 3), np.uint8), verdict(defect(20, 40, 30, 30, "other")), palette)
+    assert (drawn == OTHER).all(axis=2).any()
+    summary = RunSummary()
+    summary.add(outcome("a"))
+    summary.add(outcome("b", types=("other",)))
+    html = write_report(tmp_path, summary, palette).read_text(encoding="utf-8")
+    assert 'style="background: rgb(1, 200, 3)"></span>scratch' in html
+    assert 'style="background: rgb(150, 150, 150)"></span>other' in html

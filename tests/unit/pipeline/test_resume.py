@@ -16,10 +16,10 @@ from dapo.errors import DapoError, OutputError, SettingsError
 from dapo.pack import Product
 from pipeline import job as jobs
 from pipeline.decode import Limits
-from pipeline.job import Job, run_job
+from pipeline.job import Job, check_apart, check_folder, run_job
 from pipeline.naming import artifact_name
 from pipeline.record import parts, read_results
-from pipeline.run import INTERRUPTED, RunOptions
+from pipeline.run import INTERRUPTED, USAGE, RunOptions
 from pipeline.sources import open_source
 from pipeline.summary import FrameOutcome, RunSummary
 from pipeline.testing import FakeInfer, encoded, small_pack, surface
@@ -53,6 +53,7 @@ def _run(
     stop_at: int | None = None,
     resume: bool = False,
     batch: int = 4,
+    limit: int | None = None,
     infer: FakeInfer | None = None,
 ) -> RunSummary:
     stop, summary = threading.Event(), RunSummary()
@@ -62,7 +63,7 @@ def _run(
         if summary.frames == stop_at:
             stop.set()
 
-    work = Job(opened.name, "small.pack", out, RunOptions(batch=batch), resume=resume)
+    work = Job(opened.name, "small.pack", out, RunOptions(batch=batch, limit=limit), resume=resume)
     return run_job(work, opened.source, infer or FakeInfer(PACK), PACK, summary, stop=stop, on_frame=on_frame)
 
 
@@ -102,6 +103,78 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert _content(tmp_path / "out") == _content(tmp_path / "whole")
     assert _numbers(resumed) == _numbers(whole)
     assert not (tmp_path / "out" / "results.previous").exists()
+
+
+def test_a_limit_holds_for_a_resumed_run(photos: Path, tmp_path: Path) -> None:
+    whole = _run(photos, tmp_path / "whole", limit=10)
+    _run(photos, tmp_path / "out", limit=20)
+    resumed = _run(photos, tmp_path / "out", resume=True, limit=10)
+    assert resumed.reused == 10
+    assert _content(tmp_path / "out") == _content(tmp_path / "whole")
+    assert _numbers(resumed) == _numbers(whole)
+    assert not (tmp_path / "out" / "results.previous").exists()
+
+
+def test_a_source_that_is_away_costs_no_results(photos: Path, tmp_path: Path) -> None:
+    _run(photos, tmp_path / "out")
+    before = _content(tmp_path / "out")
+    photos.rename(tmp_path / "unmounted")
+    photos.mkdir()
+    assert _run(photos, tmp_path / "out", resume=True).exit_code == USAGE
+    photos.rmdir()
+    (tmp_path / "unmounted").rename(photos)
+    assert _run(photos, tmp_path / "out", resume=True).reused == COUNT
+    assert _content(tmp_path / "out") == before
+
+
+def test_two_runs_do_not_share_a_folder(photos: Path, tmp_path: Path) -> None:
+    def second(_: FrameOutcome) -> None:
+        for resume in (False, True):
+            with pytest.raises(SettingsError, match="another run is writing there"):
+                _run(photos, tmp_path / "out", resume=resume)
+
+    opened = open_source([str(photos)], None, Limits(), lambda *_: None)
+    work = Job(opened.name, "small.pack", tmp_path / "out", RunOptions(limit=1))
+    run_job(work, opened.source, FakeInfer(PACK), PACK, RunSummary(), on_frame=second)
+    assert _run(photos, tmp_path / "out", resume=True, batch=8).frames == COUNT
+
+
+FOREIGN = [
+    "masks/gt.png",
+    "overlays/a.jpg",
+    "deadletter/x",
+    "results/mine.csv",
+    "report.html",
+    "summary.json",
+    "run.json",
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_what_no_run_wrote_is_never_removed(
+    photos: Path, tmp_path: Path, name: str, how: dict[str, bool]
+) -> None:
+    mine = tmp_path / "work" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}")
+    opened = open_source([str(photos)], None, Limits(), lambda *_: None)
+    work = Job(opened.name, "p", tmp_path / "work", RunOptions(), **how)
+    with pytest.raises(OutputError, match=f"holds {name.split('/')[0]} and no run.json of 'dapo run'"):
+        run_job(work, opened.source, FakeInfer(PACK), PACK, RunSummary())
+    assert [path for path in (tmp_path / "work").rglob("*") if path.is_file()] == [mine]
+
+
+def test_rows_without_their_marker_are_gone_on_with_but_not_removed(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _run(photos, out)
+    before = _content(out)
+    (out / "run.json").unlink()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="nothing is removed"):
+            check_folder(out, resume=False, overwrite=overwrite)
+    assert _run(photos, out, resume=True).reused == COUNT
+    assert _content(out) == before
 
 
 def test_nothing_is_inferred_again(photos: Path, tmp_path: Path) -> None:
@@ -225,6 +298,37 @@ def test_rows_of_another_pack_are_not_taken_over(photos: Path, tmp_path: Path) -
     run_job(work, opened.source, FakeInfer(other), other, summary)
     assert summary.reused == 0
     assert {row.configuration_hash for row in read_results(out)} == {other.configuration_hash}
+
+
+def test_results_do_not_lie_among_the_frames(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(photos, target_is_directory=True)
+    for walked, out in (
+        (photos, photos),
+        (photos, tmp_path / "link"),
+        (tmp_path / "out" / "overlays", tmp_path / "out"),
+        (tmp_path / "out" / "masks" / "x", tmp_path / "out"),
+    ):
+        with pytest.raises(SettingsError, match="Give another folder"):
+            check_apart(walked, out)
+    check_apart(photos, photos / "out")
+    check_apart(photos, tmp_path)
+
+
+def test_going_on_and_removing_contradict(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="one of both"):
+        check_folder(tmp_path, resume=True, overwrite=True)
+
+
+def test_a_folder_that_can_not_be_reached_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OutputError, match="File name too long"):
+        check_folder(tmp_path / ("x" * 300), resume=False, overwrite=False)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(OutputError, match="Permission denied"):
+        check_folder(tmp_path / "out", resume=False, overwrite=False)
 
 
 def test_resuming_nothing_starts_a_run(photos: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dapo.errors import DapoError, OutputError
 from dapo.inspection import Evaluation, Prediction, ResultState
 from dapo.pack import Product
 from pipeline.ports import Frame, Result
-from pipeline.run import ALL_OK, DEFECTS, INTERRUPTED, UNREADABLE, RunOptions, exit_code, run
+from pipeline.run import ALL_OK, DEFECTS, INTERRUPTED, UNREADABLE, USAGE, RunOptions, exit_code, run
 from pipeline.summary import FrameOutcome, RunSummary
 from pipeline.testing import FakeInfer, FakeSource, MemorySink, encoded, frame, small_pack, surface
 
@@ -106,6 +106,31 @@ def test_stopping_finishes_the_frames_under_way(live: bool) -> None:
     assert exit_code(summary, fail_on_defect=False) == (ALL_OK if live else INTERRUPTED)
 
 
+def test_a_source_that_hangs_can_be_stopped() -> None:
+    stop, hangs, summary, sink = threading.Event(), threading.Event(), RunSummary(), MemorySink()
+
+    def silent() -> Iterator[Frame]:
+        yield from _frames(2)
+        stop.set()  # somebody presses Ctrl-C
+        hangs.wait(60)
+
+    source = FakeSource(silent())
+    ended = threading.Thread(
+        target=run,
+        args=(source, FakeInfer(PACK), PACK, sink, summary, RunOptions(batch=1)),
+        kwargs={"stop": stop},
+    )
+    ended.start()
+    ended.join(30)
+    try:
+        assert not ended.is_alive()
+        assert sink.closed
+        assert summary.interrupted
+        assert len(sink.written) == summary.frames <= 2
+    finally:
+        hangs.set()
+
+
 def test_results_become_durable_while_the_run_goes_on() -> None:
     seen = []
 
@@ -170,7 +195,8 @@ def _outcome(evaluation: Evaluation, *types: str, failed: bool = False) -> Frame
 @pytest.mark.parametrize(
     ("outcomes", "fail_on_defect", "expected"),
     [
-        ([], True, ALL_OK),
+        ([], True, USAGE),
+        ([], False, USAGE),
         ([_outcome(Evaluation.OK)], True, ALL_OK),
         ([_outcome(Evaluation.NOT_OK, "hole")], False, ALL_OK),
         ([_outcome(Evaluation.NOT_OK, "hole")], True, DEFECTS),

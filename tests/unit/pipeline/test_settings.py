@@ -69,3 +69,13 @@ def test_dapo_config_prints_values_with_origins(monkeypatch, capsys, tmp_path):
     assert invoke(["config"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["run.batch", "5", "environment", "DAPO_RUN__BATCH"] in lines
+
+
+def test_brackets_in_settings_are_text(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAPO_RUN__OUT", "[/tmp]")
+    monkeypatch.setenv("DAPO_PACK__PATH", "[red]a.pack")
+    assert invoke(["config"]) == 0
+    shown = capsys.readouterr().out
+    assert "[/tmp]" in shown
+    assert "[red]a.pack" in shown

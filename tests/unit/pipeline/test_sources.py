@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -31,7 +34,7 @@ def tree(tmp_path: Path) -> Path:
     for name in ("b/2.png", "b/1.png", "b/c/3.JPG", "a.png", "notes.txt", "b/README", "._a.png"):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PICTURE)
+        path.write_bytes(PICTURE if path.suffix.lower() in (".png", ".jpg") else b"Read me first.")
     return tmp_path / "in"
 
 
@@ -163,15 +166,29 @@ def test_unicode_and_very_long_names(tmp_path: Path, skipped: Skipped) -> None:
     assert _ids(_open(skipped, str(tmp_path / "a[1].png"))) == ["a[1].png"]
 
 
-def test_links_are_followed_and_loops_are_not(tree: Path, skipped: Skipped) -> None:
+def test_links_are_followed_once_and_loops_are_not(tree: Path, skipped: Skipped, tmp_path: Path) -> None:
     (tree / "b" / "up").symlink_to(tree, target_is_directory=True)
-    (tree / "z").symlink_to(tree / "b" / "c", target_is_directory=True)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "4.png").write_bytes(PICTURE)
+    for name in ("y", "z"):
+        (tree / name).symlink_to(elsewhere, target_is_directory=True)
     (tree / "self.png").symlink_to(tree / "self.png")
+    (tree / "loop").symlink_to(tree / "loop")
     (tree / "dangling.png").symlink_to(tree / "gone.png")
-    opened = _open(skipped, str(tree))
-    assert _ids(opened) == ["a.png", "b/1.png", "b/2.png", "b/c/3.JPG", "dangling.png", "self.png", "z/3.JPG"]
-    assert _errors(opened) == [("dangling.png", "not-found"), ("self.png", "symlink-loop")]
-    assert ("up", "a symbolic link that leads back to a folder above it") in skipped
+    names = ["a.png", "b/1.png", "b/2.png", "b/c/3.JPG", "dangling.png", "loop", "self.png", "y/4.png"]
+    for given in (tree, tree / "**"):
+        skipped.clear()
+        opened = _open(skipped, str(given))
+        assert _ids(opened) == names
+        assert _errors(opened) == [
+            ("dangling.png", "not-found"),
+            ("loop", "symlink-loop"),
+            ("self.png", "symlink-loop"),
+        ]
+        assert ("up", "a symbolic link that leads back to a folder above it") in skipped
+        assert ("z", f"the same folder as {tree / 'y'}, which was taken already") in skipped
+    assert _ids(_open(skipped, str(tree / "**/4.png"))) == ["y/4.png"]
+    assert _ids(_open(skipped, str(tree / "*/4.png"))) == ["y/4.png", "z/4.png"]  # named, not found
 
 
 def test_pipes_and_folders_with_image_names(tmp_path: Path, skipped: Skipped) -> None:
@@ -184,6 +201,141 @@ def test_pipes_and_folders_with_image_names(tmp_path: Path, skipped: Skipped) ->
     assert _errors(_open(skipped, str(tmp_path), list_file="-", stdin=[b"folder.png\n"])) == [
         ("folder.png", "not-a-file")
     ]
+
+
+SUFFIXLESS = {
+    "png": PICTURE,
+    "jpeg": encoded(surface(), "JPEG"),
+    "bmp": encoded(surface(), "BMP"),
+    "tiff": encoded(surface(), "TIFF"),
+    "webp": encoded(surface(), "WEBP"),
+    "gif": encoded(surface(), "GIF"),
+    "ppm": encoded(surface(), "PPM"),
+    "cut.dat": PICTURE[:20],
+}
+
+
+def test_an_image_of_unknown_suffix_is_known_by_its_first_bytes(tmp_path: Path, skipped: Skipped) -> None:
+    for name, data in SUFFIXLESS.items():
+        (tmp_path / name).write_bytes(data)
+    for number, text in enumerate((b"", b"BMW and MM", b"P5 is the fifth part", b"II", b"RIFF and raff")):
+        (tmp_path / f"{number}.txt").write_bytes(text)
+    os.mkfifo(tmp_path / "pipe")
+    for pattern in ("", "*", "**"):
+        skipped.clear()
+        assert _ids(_open(skipped, str(tmp_path / pattern))) == sorted(SUFFIXLESS)
+        assert [name for name, _ in skipped] == [*(f"{number}.txt" for number in range(5)), "pipe"]
+
+
+def _closed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let nobody list a folder; as root the permissions themselves would not."""
+    real = os.listdir
+
+    def listdir(path: Path) -> list[str]:
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.png", "*/*.png"])
+def test_a_folder_that_can_not_be_listed_is_a_failed_frame(
+    tree: Path, skipped: Skipped, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    _closed(monkeypatch, tree / "b")
+    opened = _open(skipped, str(tree / pattern))
+    assert _errors(opened) == [("b", "no-permission")]
+    assert "b" not in [name for name, _ in skipped]
+
+
+def test_a_source_that_can_not_be_listed_is_a_failed_frame(
+    tree: Path, skipped: Skipped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _closed(monkeypatch, tree)
+    assert _errors(_open(skipped, str(tree))) == [(".", "no-permission")]
+
+
+def test_a_source_that_can_not_be_reached_says_why(
+    skipped: Skipped, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match="File name too long"):
+        _open(skipped, str(tmp_path / ("x" * 300)))
+
+    def refuse(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "lstat", refuse)
+    for given in ((tmp_path,), (tmp_path / "a.png", tmp_path / "b.png")):
+        with pytest.raises(SourceError, match="Permission denied") if len(given) == 1 else nullcontext():
+            _open(skipped, *map(str, given))
+
+
+def test_folders_nested_deeper_than_python_calls(tmp_path: Path, skipped: Skipped) -> None:
+    folders = [tmp_path / "d"]
+    folders += [folders[0].joinpath(*["d"] * depth) for depth in range(1, 1100)]
+    try:
+        for folder in folders:
+            folder.mkdir()
+        (folders[-1] / "deep.png").write_bytes(PICTURE)
+        for pattern in ("", "**", "**/*.png"):
+            [frame] = _open(skipped, str(tmp_path / pattern)).source
+            assert frame.data == PICTURE
+    finally:
+        (folders[-1] / "deep.png").unlink(missing_ok=True)
+        for folder in reversed(folders):  # shutil.rmtree, which would clean up later, calls itself
+            folder.rmdir()
+
+
+def test_a_list_from_a_pipe_is_read_once(tree: Path, skipped: Skipped) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"a.png\nb/1.png\n")
+    os.close(writing)
+    try:
+        opened = _open(skipped, str(tree), list_file=f"/dev/fd/{reading}")
+        assert opened.source.total is None
+        assert _ids(opened) == ["a.png", "b/1.png"]
+    finally:
+        os.close(reading)
+
+
+def test_a_list_that_vanishes_is_told(tree: Path, skipped: Skipped, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("a.png")
+    opened = _open(skipped, str(tree), list_file=str(tmp_path / "list"))
+    (tmp_path / "list").unlink()
+    with pytest.raises(SourceError, match="can't be read"):
+        _ids(opened)
+
+
+def test_waiting_for_stdin_ends_with_close(
+    tree: Path, skipped: Skipped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    with open(reading) as stdin, open(writing, "wb", buffering=0) as typed:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        source = _open(skipped, str(tree), list_file="-").source
+        frames = iter(source)
+        typed.write(b"a.png\nb/1.")
+        assert next(frames).frame_id == "a.png"
+        closing = threading.Timer(0.1, source.close)
+        closing.start()
+        assert list(frames) == []  # would wait for ever: the pipe stays open
+        closing.join()
+
+
+def test_stdin_to_its_end_and_none_at_all(
+    tree: Path, skipped: Skipped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"a.png\nb/1.png")
+    os.close(writing)
+    with open(reading) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert _ids(_open(skipped, str(tree), list_file="-")) == ["a.png", "b/1.png"]
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SourceError, match="stdin is closed"):
+        _ids(_open(skipped, str(tree), list_file="-"))
 
 
 def test_results_of_an_earlier_run_are_left_alone(tree: Path, skipped: Skipped) -> None:

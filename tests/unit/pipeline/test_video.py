@@ -53,12 +53,41 @@ def test_a_video_cut_in_the_middle_of_a_frame_gives_what_is_there_and_one_error(
     assert last.error is not None
     assert last.error[0] == "video-ends-early"
     assert f"after {len(good)} of {FRAMES} frames" in last.error[1]
+    assert last.headers["path"] == str(path)
 
 
 def test_a_whole_video_gives_no_error(tmp_path: Path) -> None:
     for name, code in (("v.avi", "MJPG"), ("v.mkv", "mp4v"), ("v.mp4", "mp4v")):
         path = _video(tmp_path / name, code)
         assert [frame.error for frame in video.frames(path, name, "s", Limits())] == [None] * FRAMES
+
+
+def test_a_name_that_is_no_unicode_is_read(tmp_path: Path) -> None:
+    for name, code in (("v\udcff.avi", "MJPG"), ("v\udcff.mp4", "mp4v")):
+        path = _video(tmp_path / name.replace("\udcff", ""), code).rename(tmp_path / name)
+        opened = open_source([str(path)], None, Limits(), _skip)
+        assert opened.source.total == FRAMES
+        frames = list(opened.source)
+        shown = name.replace("\udcff", "\\xff")
+        assert [frame.frame_id for frame in frames] == [f"{shown}#{number:06d}" for number in range(FRAMES)]
+    path.write_bytes(b"no video")
+    [frame] = open_source([str(path)], None, Limits(), _skip).source
+    assert frame.error is not None
+    assert frame.error[0] == "video-unreadable"
+    assert frame.error[1].encode()
+
+
+def test_a_video_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _video(tmp_path / "v.avi")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert video.count(path) == 0
+    [frame] = video.frames(path, "v.avi", "s", Limits())
+    assert frame.error is not None
+    assert frame.error[0] == "no-permission"
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", None])

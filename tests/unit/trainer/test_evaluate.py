@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from dapo.errors import SourceError
 from dapo.handwritten import make_handwritten_pack
-from dapo.pack_io import write_pack
+from dapo.pack_io import read_pack, write_pack
 from dapo.testing import small_encoder
 from pipeline.cli import invoke
 from trainer.evaluation.dataset import Words, find_products, read_product, type_labels
@@ -45,6 +46,7 @@ def small(monkeypatch, tmp_path):
     path = tmp_path / "small.pack"
     write_pack(make_handwritten_pack(encoder, ["broken", "hole"]), path)
     monkeypatch.setattr("dapo.packing.load_encoder", lambda *args, **options: encoder)
+    monkeypatch.delenv("DAPO_PACK__PATH", raising=False)
     return path
 
 
@@ -68,7 +70,17 @@ def test_a_file_of_words_wins(tree, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("[word]\na = 'b'", "unknown table 'word'"), ("[words", "not valid TOML"), (None, "can't be read")],
+    [
+        ("[word]\na = 'b'", "unknown table 'word'"),
+        ("[words", "not valid TOML"),
+        (None, "can't be read"),
+        ("words = 3", r"\[words\]: expected lines such as"),
+        ("[words]\nscratch = 3", r"\[words\]: expected lines such as"),
+        ("[words]\nscratch = ' '", r"\[words\]: expected lines such as"),
+        ("product = 3", "expected tables"),
+        ("[product]\ncup = 3", r"\[product.cup.words\]: expected lines"),
+        ("[product.cup]\nwords = ['a']", r"\[product.cup.words\]: expected lines"),
+    ],
 )
 def test_a_wrong_file_of_words_says_what(tmp_path, text, says):
     file = tmp_path / "words.toml"
@@ -146,3 +158,115 @@ def test_evaluate_writes_tables_and_can_be_resumed(tree, small, tmp_path, capsys
 def test_evaluate_refuses_an_unknown_protocol(tree, capsys):
     assert invoke(["evaluate", str(tree), "--protocol", "best"]) == 2
     assert "expected 'paper' or 'default'" in capsys.readouterr().err
+
+
+def evaluate(tree, tmp_path, *options):
+    return invoke(["evaluate", str(tree), "--out", str(tmp_path / "out"), *options])
+
+
+@pytest.mark.parametrize("content", [b"no picture", b""])
+def test_an_image_that_can_not_be_read_is_named(tree, small, tmp_path, capsys, content):
+    broken = tree / "bottle" / "test" / "good" / "001.png"
+    broken.write_bytes(content)
+    assert evaluate(tree, tmp_path, "--pack", str(small)) == 2
+    assert str(broken) in capsys.readouterr().err
+
+
+def test_an_image_that_vanishes_is_named(tree, small, tmp_path, capsys):
+    gone = tree / "bottle" / "test" / "good" / "001.png"
+    gone.unlink()
+    gone.symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(SourceError, match=r"001\.png: can't be read: No such file"):
+        next(item for item in read_product(tree, "bottle", Words()).items if item.path == gone).image()
+
+
+def test_words_that_the_encoder_was_not_trained_on_are_told(tree, small, tmp_path, capsys, monkeypatch):
+    encoder = replace(small_encoder(), knows=lambda word: word != "contamination")
+    monkeypatch.setattr("dapo.packing.load_encoder", lambda *args, **options: encoder)
+    assert evaluate(tree, tmp_path, "--pack", str(small)) == 0
+    told = capsys.readouterr().err
+    assert "bottle: small-test-vit was not trained on: contamination." in told
+    assert "plain: small-test-vit" not in told
+
+
+def test_listed_types_that_no_image_has_are_told(tree, small, tmp_path, capsys):
+    (tree / "bottle" / "types.json").write_text('{"1": "mouse_bite", "2": "spur"}')
+    assert evaluate(tree, tmp_path, "--pack", str(small)) == 0
+    assert "bottle: listed, but in no test image, so skipped: mouse bite, spur" in capsys.readouterr().err
+    labels = np.zeros((40, 60), np.uint8)
+    labels[10:20, 30:40] = 1
+    where = tree / "bottle" / "ground_truth_types" / "contamination"
+    where.mkdir(parents=True)
+    for index in range(3):
+        cv2.imwrite(str(where / f"{index:03d}_types.png"), labels)
+    assert evaluate(tree, tmp_path, "--pack", str(small)) == 0
+    assert "bottle: listed, but in no test image, so skipped: spur\n" in capsys.readouterr().err
+
+
+def test_the_table_says_seen_and_novel_apart(tree, small, tmp_path, capsys):
+    base = read_pack(small)
+    write_pack(replace(base, provenance={"training_words": ["contamination"]}), small)
+    assert evaluate(tree, tmp_path, "--pack", str(small)) == 0
+    head, _, *rows = (tmp_path / "out" / "default.md").read_text().splitlines()
+    titles = [cell.strip() for cell in head.strip("|").split("|")]
+    bottle = dict(zip(titles, (cell.strip() for cell in rows[0].strip("|").split("|")), strict=True))
+    said = json.loads((tmp_path / "out" / "default.json").read_text())["products"]["bottle"]["multi_type"]
+    for among, title in (("all", "multi-type"), ("seen", "seen"), ("novel", "novel")):
+        for metric in ("auroc", "ap", "f1"):
+            assert bottle[f"{title} {metric.upper()}"] == f"{said[among][metric]:.3f}"
+    assert said["seen"] != said["novel"]
+
+
+def test_the_pack_and_the_model_are_found_by_settings(tree, small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DAPO_PACK__PATH", str(tmp_path / "none.pack"))
+    assert evaluate(tree, tmp_path) == 2
+    assert "none.pack" in capsys.readouterr().err
+    assert evaluate(tree, tmp_path, "--pack", str(small)) == 0
+    asked = []
+    encoder = small_encoder()
+    monkeypatch.setattr("dapo.packing.load_encoder", lambda *given: (asked.append(given), encoder)[1])
+    file = tmp_path / "line.toml"
+    file.write_text(f"[model]\nweights = 'w.safetensors'\ndevice = 'toaster'\n[pack]\npath = '{small}'\n")
+    monkeypatch.delenv("DAPO_PACK__PATH")
+    capsys.readouterr()
+    assert evaluate(tree, tmp_path, "--config", str(file)) == 2
+    assert "device toaster" in capsys.readouterr().err
+    assert asked[0][-1].name == "w.safetensors"
+    assert evaluate(tree, tmp_path, "--config", str(file), "--device", "cpu") == 0
+    assert evaluate(tree, tmp_path, "--threads", "0") == 2
+    assert "model.threads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "n" * 300])
+def test_a_place_that_can_not_be_written_is_told_before_any_work(
+    tree, small, tmp_path, capsys, monkeypatch, out
+):
+    monkeypatch.setattr("dapo.packing.load_encoder", lambda *_: pytest.fail("loaded a model for nothing"))
+    (tmp_path / "file").write_text("")
+    line = ["evaluate", str(tree), "--pack", str(small), "--out", str(tmp_path / out)]
+    assert invoke(line) == 2
+    assert "the tables can't be written" in capsys.readouterr().err
+
+
+def test_a_damaged_note_is_computed_again(tree, small, tmp_path):
+    assert evaluate(tree, tmp_path, "--pack", str(small)) == 0
+    before = (tmp_path / "out" / "default.json").read_text()
+    for content in ("[1]", "{", "{}"):
+        (tmp_path / "out" / "default-plain.json").write_text(content)
+        assert evaluate(tree, tmp_path, "--pack", str(small), "--resume") == 0
+        assert (tmp_path / "out" / "default.json").read_text() == before
+
+
+def test_a_root_that_is_none_is_a_message(tmp_path, capsys):
+    assert invoke(["evaluate", str(tmp_path / ("n" * 300))]) == 2
+    assert "can't be read: File name too long" in capsys.readouterr().err
+
+
+def test_brackets_in_a_products_name_are_text(tree, small, tmp_path, capsys):
+    (tree / "plain").rename(tree / "[bold]plain")
+    (tree / "bottle").rename(tree / "[red]cup")
+    assert evaluate(tree, tmp_path, "--pack", str(small)) == 0
+    captured = capsys.readouterr()
+    assert "[bold]plain: no good images" in captured.err
+    assert "[red]cup ━" in captured.err  # the progress bar
+    assert "| [red]cup |" in captured.out

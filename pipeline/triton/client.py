@@ -1,0 +1,204 @@
+"""The Infer port over gRPC: frames out in requests, several under way at once, each answer checked for its pack."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferResult
+from tritonclient.utils import InferenceServerException
+
+from dapo.errors import DapoError, ServiceUnavailable
+from dapo.inspection import Prediction
+from dapo.pack import ANY_PRODUCT, Pack
+from pipeline.triton.breaker import CircuitBreaker
+from pipeline.triton.window import Cancel, Done, Patience, send
+from triton_models.connection import TRANSIENT, Address, status, translated
+from triton_models.contract import (
+    ENSEMBLE,
+    IMAGE,
+    MAP,
+    MAX_BATCH,
+    PACK_HASH,
+    PRODUCT,
+    SCORE,
+    TYPE_MAP,
+    TYPE_SCORES,
+    check,
+    product_names,
+)
+from triton_models.server import ModelServer
+from triton_models.tensors import arrays, ask, digest_bytes
+
+_LOG = logging.getLogger(__name__)
+
+
+class UnexpectedPack(ServiceUnavailable):
+    """The model server answers under another pack than is expected: nothing of it may be published.
+
+    It is worth waiting for: a deployment under way ends, or the expected pack is pushed again.
+    """
+
+
+class NotReady(ServiceUnavailable):
+    """The model server runs, but serves no pack."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    images: NDArray[np.uint8]
+    products: tuple[str, ...]
+
+
+class TritonInfer:
+    """Asks the ensemble of a Triton server.
+
+    Args:
+        pack: what is expected to be served; its products and types are needed to ask and to read.
+        address: of the server.
+        patience: deadline of each request and how many are under way at once.
+        breaker: opens after failures in a row.
+        ensemble: which one to ask.
+        request: frames of one request, at most `MAX_BATCH`.
+
+    Raises:
+        SettingsError: the address's files can't be read.
+        ContractError: the pack has more types than the contract carries.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        address: Address,
+        patience: Patience | None = None,
+        breaker: CircuitBreaker | None = None,
+        *,
+        ensemble: str = ENSEMBLE.name,
+        request: int = MAX_BATCH,
+    ) -> None:
+        check(pack)
+        self.image_size = pack.encoder.image_size
+        self.configuration_hash = pack.configuration_hash
+        self._pack, self._address, self._ensemble = pack, address, ensemble
+        self._patience, self._breaker = patience or Patience(), breaker or CircuitBreaker()
+        self._frames = min(request, MAX_BATCH)
+        self._index = {name: index for index, name in enumerate(product_names(pack))}
+        self._digest = digest_bytes(pack.configuration_hash)
+        self._server = ModelServer(address)
+
+    def infer(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
+        """See `pipeline.ports.Infer`.
+
+        Raises:
+            ServiceUnavailable: the server is away, too slow or ill; it was tried until the deadline.
+            UnexpectedPack: it answers under another pack.
+            RequestRefused: it will never answer this.
+            ValueError: images and products differ in number.
+        """
+        if len(images) != len(products):
+            raise ValueError(f"{len(images)} images for {len(products)} products")
+        requests = [
+            _Request(images[start : start + self._frames], tuple(products[start : start + self._frames]))
+            for start in range(0, len(images), self._frames)
+        ]
+        try:
+            answers = send(requests, self._submit, _retriable, self._patience, self._breaker)
+        except ServiceUnavailable:
+            if self._breaker.open_s:
+                self._reconnect()
+            raise
+        return [prediction for answer in answers for prediction in answer]
+
+    def check(self) -> None:
+        """Make sure that the server serves the expected pack.
+
+        Raises:
+            ServiceUnavailable: it does not answer; NotReady: it serves nothing; UnexpectedPack: something else.
+        """
+        served = self._server.served(self._ensemble)
+        if served is None:
+            raise NotReady(f"model server {self._address.url} serves no '{self._ensemble}' yet.")
+        if served.configuration_hash != self.configuration_hash:
+            raise self._unexpected(served.configuration_hash)
+
+    def ready(self) -> bool:
+        """Whether the server serves the expected pack, as far as it can be known without asking it a frame."""
+        try:
+            self.check()
+        except DapoError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._server.close()
+
+    def _submit(self, request: _Request, seconds: float, done: Done[list[Prediction]]) -> Cancel:
+        unknown = self._index[ANY_PRODUCT]
+        indices = [[self._index.get(name, unknown)] for name in request.products]
+        inputs = ask({IMAGE.name: request.images, PRODUCT.name: np.array(indices, np.int64)})
+
+        def ended(result: InferResult | None, error: InferenceServerException | None) -> None:
+            # In a thread of gRPC's: whatever happens here must reach the caller, who waits for it.
+            if result is None:
+                done(None, self._explained(error))
+                return
+            try:
+                done(self._read(arrays(result), request.products), None)
+            except DapoError as problem:
+                done(None, problem)
+            except Exception as problem:
+                _LOG.exception("an answer of model server %s can't be read", self._address.url)
+                text = f"model server {self._address.url} answers what can't be read: {problem!r}."
+                done(None, ServiceUnavailable(text))
+
+        call = self._server.client.async_infer(self._ensemble, inputs, ended, client_timeout=seconds)
+        cancel: Callable[[], None] = call.cancel
+        return cancel
+
+    def _read(self, found: dict[str, NDArray[Any]], products: Sequence[str]) -> list[Prediction]:
+        for said in found[PACK_HASH.name]:
+            if not np.array_equal(said, self._digest):
+                raise self._unexpected(said.tobytes().hex())
+        return [
+            Prediction(
+                score=float(found[SCORE.name][row, 0]),
+                map=found[MAP.name][
+                    row
+                ].copy(),  # the answer's own memory ends with it, and can't be written to
+                type_map=found[TYPE_MAP.name][row].astype(np.uint16),
+                type_scores=found[TYPE_SCORES.name][row, : len(self._pack.product(product).types)].copy(),
+            )
+            for row, product in enumerate(products)
+        ]
+
+    def _explained(self, error: InferenceServerException | None) -> DapoError:
+        assert error is not None  # one of both is always given
+        found = translated(self._address.url, error)
+        if status(error) == "DEADLINE_EXCEEDED":
+            return _Transient(f"{found} If it is only slow, give it longer with triton.deadline_s.")
+        return _Transient(str(found)) if status(error) in TRANSIENT else found
+
+    def _unexpected(self, found: str) -> UnexpectedPack:
+        return UnexpectedPack(
+            f"model server {self._address.url} answers under pack {found}, expected {self.configuration_hash}. "
+            "'dapo triton deploy' puts the expected pack on it."
+        )
+
+    def _reconnect(self) -> None:
+        """Drop the connection: one whose other end went silent would look alive for a quarter of an hour."""
+        _LOG.warning("model server %s failed several times in a row: connecting anew", self._address.url)
+        self._server.close()
+        self._server = ModelServer(self._address)
+
+
+class _Transient(ServiceUnavailable):
+    """The same request may go better a moment later."""
+
+
+def _retriable(error: DapoError) -> bool:
+    return isinstance(error, _Transient)
