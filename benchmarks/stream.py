@@ -10,25 +10,34 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kafka import KafkaConsumer, KafkaProducer
+import numpy as np
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
 from dapo.inspection import Evaluation, Verdict
-from deploy.native.kafka import KafkaServer
+from dapo.pack_io import read_pack
+from deploy.native import KafkaServer, MinioServer, TritonServer
+from pipeline.bundled import default_pack_path
+from pipeline.infer import InProcessInfer
+from pipeline.inspect import Inspector, Preparer
 from pipeline.kafka.connect import connection, producing, reading
 from pipeline.kafka.log import KafkaLog
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.ports import Frame, Message, Record, Result
+from pipeline.prefetch import prefetch
 from pipeline.rows import Configuration
 from pipeline.settings import KafkaSettings
 from pipeline.stream.frames import write_frame
@@ -39,7 +48,10 @@ from pipeline.stream.retention import Needs, plan
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
 from pipeline.stream.worker import Limits, Worker
-from pipeline.testing import small_pack
+from pipeline.testing import encoded, small_pack
+from schemas.codec import decode_results
+from schemas.results import ResultRow
+from triton_models.repository import write_skeleton
 
 FRAME_BYTES = 200_000
 CAMERAS = 8
@@ -181,6 +193,148 @@ def null(count: int, rounds: int) -> dict[str, object]:
     }
 
 
+def photographs(count: int) -> list[bytes]:
+    """JPEG photographs of 640 x 480, all different."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(count):
+        grain = np.repeat(np.repeat(rng.normal(140, 18, (60, 80, 3)), 8, 0), 8, 1)
+        found.append(encoded(np.clip(grain, 0, 255).astype(np.uint8), "JPEG"))
+    return found
+
+
+def in_one_process(images: list[bytes], batch: int) -> float:
+    """Frames per second of decode, encoder, head and judge, without Kafka or Triton: the stages of `dapo run`."""
+    pack = read_pack(default_pack_path())
+    infer = InProcessInfer(pack, batch=batch)
+    preparer, inspector = Preparer(pack, infer.image_size), Inspector(infer, pack, batch=batch)
+    frames = [Frame(f"{n}", "bench", datetime.now(UTC), data, camera_id="c") for n, data in enumerate(images)]
+    for frame in frames[:batch]:
+        list(inspector.add(preparer.prepare(frame)))
+    begun, done = time.perf_counter(), 0
+    # Decoding runs in a thread of its own beside the model, as in `dapo run`.
+    for prepared in prefetch(
+        map(preparer.prepare, frames), lambda one: one.weight, max_items=16, max_bytes=2**28
+    ):
+        done += sum(1 for _ in inspector.add(prepared))
+    done += sum(1 for _ in inspector.flush())
+    return done / (time.perf_counter() - begun)
+
+
+class Line:
+    """Real servers, an archiver process, and workers one after the other."""
+
+    def __init__(self, folder: Path, held: ExitStack, batch: int) -> None:
+        self.topics, self.batch = Topics("bench"), batch
+        self.kafka = held.enter_context(KafkaServer(folder / "kafka"))
+        models = folder / "models"
+        write_skeleton(models)
+        self.triton = held.enter_context(TritonServer(folder / "triton", models))
+        self.minio = held.enter_context(MinioServer(folder / "minio"))
+        self.minio.client().make_bucket("inspection")
+        self.settings = KafkaSettings(bootstrap=self.kafka.bootstrap, prefix=self.topics.prefix)
+        admin = TopicAdmin(self.settings)
+        admin.create(
+            plan(self.topics, read_pack(default_pack_path()), Needs(partitions=2, single_broker=True))
+        )
+        admin.close()
+        self.environment = {
+            **os.environ,
+            "DAPO_KAFKA__BOOTSTRAP": self.kafka.bootstrap,
+            "DAPO_KAFKA__PREFIX": self.topics.prefix,
+            "DAPO_TRITON__URL": self.triton.url,
+            "DAPO_STORE__ENDPOINT": self.minio.endpoint,
+            "DAPO_STORE__ACCESS_KEY": self.minio.access_key,
+            "DAPO_STORE__SECRET_KEY": self.minio.secret_key,
+            "DAPO_RUN__BATCH": str(batch),
+        }
+        self._spawn(held, "archive")
+        self._spawn(held, "worker")
+        places = [TopicPartition(self.topics.results, number) for number in range(2)]
+        self.reader = KafkaConsumer(bootstrap_servers=self.kafka.bootstrap, isolation_level="read_committed")
+        self.reader.assign(places)
+        self.reader.seek_to_beginning(*places)
+        held.callback(self.reader.close)
+        self._sent = 0
+
+    def _spawn(self, held: ExitStack, command: str) -> None:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("dapo")), command],
+            env=self.environment,
+            stderr=subprocess.DEVNULL,
+        )
+        held.callback(process.wait)
+        held.callback(process.terminate)
+
+    def send(self, images: list[bytes], rate: float | None = None) -> None:
+        """Put frames on the topic; `rate` per second, or at once."""
+        producer = KafkaProducer(
+            **connection(self.settings, "fill"), **producing(self.settings.max_message_bytes)
+        )
+        begun = time.perf_counter()
+        for number, data in enumerate(images):
+            if rate is not None:
+                time.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+            frame = Frame(f"{self._sent}", "bench", datetime.now(UTC), data, camera_id=f"c{number % 4}")
+            message = write_frame(frame, self.topics.frames)
+            producer.send(message.topic, message.value, key=message.key, headers=list(message.headers))
+            self._sent += 1
+        producer.flush()
+        producer.close()
+
+    def verdicts(self, count: int) -> list[tuple[float, ResultRow]]:
+        """(when it was seen, row) of the next so many."""
+        found: list[tuple[float, ResultRow]] = []
+        deadline = time.monotonic() + _WAIT_S * 4
+        while len(found) < count:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"only {len(found)} of {count} verdicts")
+            for records in self.reader.poll(100).values():
+                now = time.time()
+                found += [(now, row) for record in records for row in decode_results(record.value)]
+        return found
+
+    def rate(self, images: list[bytes]) -> float:
+        """Frames per second through everything, from the first frame's inspection to the last verdict."""
+        self.send(images)
+        rows = self.verdicts(len(images))
+        begun = min(row.started_at for _, row in rows).timestamp()
+        return len(rows) / (max(when for when, _ in rows) - begun)
+
+    def latency_ms(self, images: list[bytes], rate: float) -> tuple[float, float]:
+        """p50 and p99 from capture to a committed verdict, frames coming at `rate`."""
+        thread = threading.Thread(target=self.send, args=(images, rate))
+        thread.start()
+        rows = self.verdicts(len(images))
+        thread.join()
+        taken = [(when - row.captured_at.timestamp()) * 1000 for when, row in rows if row.captured_at]
+        return float(np.percentile(taken, 50)), float(np.percentile(taken, 99))
+
+
+def tiny(count: int, rounds: int, batch: int) -> dict[str, object]:
+    """The whole line and the bare loop in turns, then the line's latency at 70 % of its rate."""
+    images = photographs(count)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
+        line = Line(Path(folder), held, batch)
+        line.rate(images[: 4 * batch])  # warm
+        pairs = [(in_one_process(images, batch), line.rate(images)) for _ in range(rounds)]
+        through = statistics.median(ours for _, ours in pairs)
+        p50, p99 = line.latency_ms(images, 0.7 * through)
+    table = Table("round", "one process, frames/s", "line, frames/s", "ratio", box=None)
+    for number, (theirs, ours) in enumerate(pairs, 1):
+        table.add_row(str(number), f"{theirs:.1f}", f"{ours:.1f}", f"{ours / theirs:.2f}")
+    Console().print(table)
+    return {
+        "model": "tiny",
+        "ratio": round(statistics.median(ours / theirs for theirs, ours in pairs), 3),
+        "one_process_per_s": round(statistics.median(theirs for theirs, _ in pairs), 1),
+        "line_per_s": round(through, 1),
+        "latency_at_70_percent_ms": {"p50": round(p50, 1), "p99": round(p99, 1)},
+        "frames": count,
+        "batch": batch,
+    }
+
+
 def _frame_of() -> Frame:
     record = Record("bench.frames", 0, 0, b"camera-0", b"", (), datetime.now(UTC))
     return Frame("0", "bench", datetime.now(UTC), record=record)
@@ -190,11 +344,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=["null"], default="null")
-    parser.add_argument("--frames", type=int, default=1500)
+    parser.add_argument("--model", choices=["null", "tiny"], default="null")
+    parser.add_argument("--frames", type=int, help="of one round; 1500 for null, 300 for tiny")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8, help="model inputs per batch, with --model tiny")
     options = parser.parse_args()
-    print(json.dumps(null(options.frames, options.rounds)))
+    if options.model == "null":
+        found = null(options.frames or 1500, options.rounds)
+    else:
+        found = tiny(options.frames or 300, options.rounds, options.batch)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

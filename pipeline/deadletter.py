@@ -18,9 +18,9 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 def write_dead_letter(folder: Path, result: Result) -> Path:
     """Keep a failed frame.
 
-    Writes NAME.SUFFIX with the bytes as they arrived (a file too large to be read is copied), then NAME.json with frame
-    id, source, stage, code, message, where the original lies, its size and hash. A frame that has no bytes (the file is
-    gone, or is a pipe) has the JSON alone.
+    Writes NAME.SUFFIX with the bytes as they arrived (a file too large to be read, or a video whose end is missing, is
+    copied whole), then NAME.json with frame id, source, stage, code, message, where the original lies, its size and
+    hash. A frame that has no bytes (the file is gone, or is a pipe) has the JSON alone.
 
     Returns:
         Path of the JSON.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
@@ -52,23 +53,30 @@ class Address:
             raise SettingsError(
                 f"{self.url}: a client certificate needs its key, and the key its certificate."
             )
-        files = {"root_certificates": self.ca, "certificate_chain": self.certificate, "private_key": self.key}
-        try:
-            return InferenceServerClient(
-                self.url,
-                ssl=self.tls or any(files.values()),
-                channel_args=[
-                    ("grpc.max_send_message_length", _MAX_MESSAGE),
-                    ("grpc.max_receive_message_length", _MAX_MESSAGE),
-                    ("grpc.max_reconnect_backoff_ms", _MAX_RECONNECT_MS),
-                    ("grpc.initial_reconnect_backoff_ms", _MAX_RECONNECT_MS // 10),
-                    # Otherwise a new client takes over the old one's socket, also one whose host went silent.
-                    ("grpc.use_local_subchannel_pool", 1),
-                ],
-                **{name: str(path) for name, path in files.items() if path is not None},
-            )
-        except OSError as error:
-            raise SettingsError(f"{error.filename}: can't be read: {error.strerror}.") from error
+        creds = None
+        if self.tls or self.ca or self.certificate:
+            creds = grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
+        return InferenceServerClient(
+            self.url,
+            creds=creds,
+            channel_args=[
+                ("grpc.max_send_message_length", _MAX_MESSAGE),
+                ("grpc.max_receive_message_length", _MAX_MESSAGE),
+                ("grpc.max_reconnect_backoff_ms", _MAX_RECONNECT_MS),
+                ("grpc.initial_reconnect_backoff_ms", _MAX_RECONNECT_MS // 10),
+                # Otherwise a new client takes over the old one's socket, also one whose host went silent.
+                ("grpc.use_local_subchannel_pool", 1),
+            ],
+        )
+
+
+def _read(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read: {error.strerror}.") from error
 
 
 def status(error: InferenceServerException) -> str:

@@ -96,6 +96,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     Attributes:
         url: host:port.
         alter: changes an ensemble's answer before it is sent.
+        models: name -> version -> what answers for it.
+        states: model -> state in the index, instead of READY.
+        broken: nothing can be loaded.
         asked: frames of each request to an ensemble.
         pushes: models that were loaded, in order.
         at_once: most requests that were under way at the same time.
@@ -104,11 +107,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._models: dict[str, dict[int, Any]] = {}
+        self.models: dict[str, dict[int, Any]] = {}
         self._configs: dict[str, Any] = {}
         self._troubles: deque[str] = deque()
         self._lock = threading.Lock()
         self._under_way = 0
+        self.states: dict[str, str] = {}
+        self.broken = False
         self.asked: list[int] = []
         self.pushes: list[str] = []
         self.at_once = 0
@@ -131,7 +136,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     def forget(self) -> None:
         """Lose everything that was pushed."""
-        self._models.clear()
+        self.models.clear()
         self._configs.clear()
 
     def stop(self) -> None:
@@ -157,14 +162,16 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
         """States of all versions."""
         answer = service_pb2.RepositoryIndexResponse()
-        for name, versions in self._models.items():
+        for name, versions in self.models.items():
             for version in versions:
-                answer.models.add(name=name, version=str(version), state="READY")
+                answer.models.add(name=name, version=str(version), state=self.states.get(name, "READY"))
+        for name in self.states.keys() - self.models.keys():
+            answer.models.add(name=name, version="1", state=self.states[name])
         return answer
 
     def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Whether a model is there."""
-        return service_pb2.ModelReadyResponse(ready=bool(self._models.get(request.name)))
+        return service_pb2.ModelReadyResponse(ready=bool(self.models.get(request.name)))
 
     def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Its configuration."""
@@ -182,19 +189,21 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             for path, value in request.parameters.items()
             if path.startswith("file:")
         }
+        if self.broken:
+            context.abort(grpc.StatusCode.INTERNAL, "out of disk")
         self.pushes.append(name)
         steps = {step.model_name: step.model_version for step in config.ensemble_scheduling.step}
         if steps:
-            self._models.pop(name, None)
+            self.models.pop(name, None)
             for model, version in steps.items():
-                if version not in self._models.get(model, {}):
+                if version not in self.models.get(model, {}):
                     context.abort(
                         grpc.StatusCode.INVALID_ARGUMENT, f"{model} version {version} is not loaded"
                     )
-            self._models[name] = {1: steps}
+            self.models[name] = {1: steps}
         else:
             try:
-                self._models[name] = {
+                self.models[name] = {
                     int(path.partition("/")[0]): self._load(name, content)
                     for path, content in files.items()
                     if path.endswith(PACK_FILE)
@@ -207,7 +216,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answer, after whatever trouble was asked for."""
         if request.model_name in (ENCODER.name, HEAD.name):
-            model = self._models[request.model_name][int(request.model_version)]
+            model = self.models[request.model_name][int(request.model_version)]
             return self._answer(request, model(_inputs(request)))
         with self._lock:
             self.asked.append(request.inputs[0].shape[0])
@@ -218,12 +227,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             self.hold.wait()
             if trouble is not None:
                 context.abort(getattr(grpc.StatusCode, trouble), "trouble that a test asked for")
-            if request.model_name not in self._models:
+            if request.model_name not in self.models:
                 context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.model_name}")
-            steps = self._models[request.model_name][1]
+            steps = self.models[request.model_name][1]
             tensors = _inputs(request)
-            tensors |= self._models[ENCODER.name][steps[ENCODER.name]](tensors)
-            found = self._models[HEAD.name][steps[HEAD.name]](tensors)
+            tensors |= self.models[ENCODER.name][steps[ENCODER.name]](tensors)
+            found = self.models[HEAD.name][steps[HEAD.name]](tensors)
             self.alter(found)
             return self._answer(request, found)
         except Unanswerable as error:

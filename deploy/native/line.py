@@ -29,12 +29,14 @@ from deploy.native.server import Server
 from deploy.native.triton import TritonServer
 from deploy.native.versity import VersityServer
 from pipeline.atomic import explained
+from triton_models.repository import write_skeleton
 
 SERVERS: dict[str, type[Server]] = {
     kind.NAME: kind for kind in (KafkaServer, TritonServer, MinioServer, VersityServer)
 }
 DEFAULT = ("kafka", "triton", "minio")
 _MODELS = "models"
+BUCKET = "inspection"  # the default of store.bucket
 _LOCK = ".lock"
 
 
@@ -78,7 +80,12 @@ def up(names: Sequence[str], state: Path, progress: Progress) -> list[Up]:
         servers: list[Up] = []
         try:
             for name in names:
-                servers.append(_started(_server(name, state, known), known, progress))
+                server = _server(name, state, known)
+                if isinstance(server, TritonServer):
+                    write_skeleton(server.models)  # what packs are pushed to
+                servers.append(_started(server, known, progress))
+                if isinstance(server, S3Server):
+                    server.make_bucket(BUCKET)
             for each in servers:
                 known |= each.server.client_environment()
             write_environment(state / NAME, known)

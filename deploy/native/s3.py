@@ -71,6 +71,12 @@ class S3Server(Server):
             http_client=pool,
         )
 
+    def make_bucket(self, name: str) -> None:
+        """Make a bucket where there is none of this name."""
+        client = self.client()
+        if not client.bucket_exists(name):
+            client.make_bucket(name)
+
     def healthy(self) -> bool:
         try:
             self.client().list_buckets()

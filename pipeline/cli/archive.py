@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from dapo.errors import ServiceUnavailable
 from pipeline.archive.policy import Policy, Reason
 from pipeline.archive.prune import Pruned, Retention, prune
+from pipeline.cli import terminal
 from pipeline.cli.worker import stopped_by_signals
 from pipeline.settings import ArchiveSettings, load
 from pipeline.store.open import open_store
@@ -38,7 +38,7 @@ def archive(
     if context.invoked_subcommand is not None:
         return
     settings = load({"kafka.bootstrap": bootstrap}, config).settings
-    errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    errors = terminal.errors()
     structured()
     from pipeline.stream.compose import archiving
 

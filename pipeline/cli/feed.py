@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
+from pipeline.cli import terminal
 from pipeline.cli.worker import stopped_by_signals
 from pipeline.decode import Limits
 from pipeline.progress import counted
@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Feed frames to Kafka, each once. Stopped or killed, the same command goes on behind the last frame."""
         settings = load({"kafka.bootstrap": bootstrap}, config).settings
-        errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+        errors = terminal.errors()
         # Sizes are the worker's to judge: what it refuses gets its row and its dead letter, what is refused here has none.
         limits = Limits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
         opened = open_source(

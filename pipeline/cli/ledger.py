@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Recount frames, rows, dead letters and defects per camera; exit status 1 where they do not balance.
 
-        Reads every frame of the stretch, images too, and needs 160 MB of memory for a million of them: on a large topic,
+        Reads every frame of the stretch, images too, and needs 100 MB of memory for a million of them: on a large topic,
         give --since. May run beside the workers: frames that they have not come to are counted as waiting.
         """
         settings = load({"kafka.bootstrap": bootstrap, "worker.group": group}, config).settings

@@ -198,10 +198,11 @@ def _words(types: str | None) -> list[str]:
 def _warn(errors: Console, given: Pack, pack: Pack, product: str) -> None:
     """Say what makes the results less than they could be."""
     if product not in given.products:
+        command = f"dapo calibrate GOOD_FOLDER --product {shlex.quote(product)} --out NEW.pack"
         known = ", ".join(name for name in sorted(given.products) if name != ANY_PRODUCT) or "none"
         errors.print(
             f"note: the pack does not know product '{product}' (it knows: {known}); it is judged as any product. "
-            f"Correct the name, or set its thresholds: dapo calibrate GOOD_FOLDER --product {shlex.quote(product)} --out NEW.pack"
+            f"Correct the name, or set its thresholds: {command}"
         )
     untrained = {word.slug: word.word for word in pack.types if not word.trained}
     unknown = [untrained[slug] for slug in pack.product(product).types if slug in untrained]

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
+from pipeline.cli import terminal
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.settings import Settings, load
 from pipeline.stream.durations import hours
@@ -109,8 +109,8 @@ def _tell(plans: list[Plan], admin: TopicAdmin, made: list[Plan]) -> int:
             one.name, str(has.partitions if has else "-"), str(has.replication if has else "-"), kept, word
         )
         blamed += said
-    Console().print(table)
-    errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    terminal.output().print(table)
+    errors = terminal.errors()
     for line in blamed:
         errors.print(line)
     return 1 if blamed else 0

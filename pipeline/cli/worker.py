@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 
 import typer
-from rich.console import Console
 
 from dapo.errors import Fenced, ServiceUnavailable
+from pipeline.cli import terminal
 from pipeline.settings import load
 from pipeline.stream.logs import structured
 
@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
             "model.threads": threads,
         }
         settings = load(given, config).settings
-        errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+        errors = terminal.errors()
         structured()
         from pipeline.stream import compose
 

@@ -26,7 +26,7 @@ from pipeline.stream.retention import ROOM_BYTES
 TRANSACTION_TIMEOUT_MS = 10_000
 # A transaction that takes longer is given up and settled by a new producer: kafka-python waits without end for a broker
 # that was killed in its middle. Below the broker's own time-out, so that it is we who undo it.
-_COMMIT_S = 8.0
+_COMMIT_S = 4.0
 _OPEN_MS = 5_000  # of one attempt; whoever waits longer tries again
 # Fenced twice within this long: somebody else really writes under the same id. Once: the broker's time-out did it.
 _FENCED_AGAIN_S = 60.0

@@ -99,7 +99,9 @@ def explain(path: Path, problem: OSError | ValueError) -> tuple[str, str]:
 def _read_once(path: Path, limits: Limits) -> tuple[bytes, datetime, bool]:
     """(content, time of last change, whether it held still)."""
     if path.is_dir():
-        os.listdir(path)  # a walk gives a folder where this fails, and why it does says more than that it is one
+        os.listdir(
+            path
+        )  # a walk gives a folder where this fails, and why it does says more than that it is one
     # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags), "rb") as file:

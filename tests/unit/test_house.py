@@ -14,8 +14,10 @@ ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {
     "dapo": {"dapo"},
     "schemas": {"schemas", "dapo"},
-    "pipeline": {"pipeline", "dapo", "schemas"},
+    "triton_models": {"triton_models", "dapo"},
+    "pipeline": {"pipeline", "dapo", "schemas", "triton_models"},
     "trainer": {"trainer", "dapo", "schemas", "pipeline"},
+    "deploy": {"deploy", "dapo", "pipeline", "triton_models"},
 }
 OURS = {*MAY_IMPORT, "benchmarks", "tests"}
 

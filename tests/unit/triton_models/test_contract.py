@@ -43,7 +43,7 @@ def test_k_max_is_the_most_types_of_one_product_and_never_none() -> None:
 
 
 def test_more_types_than_type_map_can_name_are_refused() -> None:
-    made = small_pack(*(f"type {number}" for number in range(255)))
+    made = small_pack(*(f"type-{number}" for number in range(255)))
     check(made)
     vector = np.eye(1, made.encoder.joint_width, dtype=np.float32)[0]
     with pytest.raises(ContractError, match=r"product \*: 256 types, .* at most 255"):
@@ -80,7 +80,7 @@ def test_both_models_keep_all_versions_and_queue_without_a_policy() -> None:
         assert config.HasField("dynamic_batching")
         assert "queue_policy" not in as_text(config)
         assert len(config.model_warmup) == 1
-        assert {name for name in config.model_warmup[0].inputs} == {tensor.name for tensor in config.input}
+        assert set(config.model_warmup[0].inputs) == {tensor.name for tensor in config.input}
     assert head_config(SIZES, Placement(instances=3)).instance_group[0].count == 1
 
 

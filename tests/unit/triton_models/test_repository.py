@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def test_a_fixed_repository_holds_all_packs_and_says_so(tmp_path: Path) -> None:
     assert parameter(ensemble, FIXED)
     assert not parameter(ensemble_files(pack()).config, FIXED)
     assert (folder / "dapo" / "1").is_dir()
-    assert os.stat(folder).st_mode & 0o055 == 0o055
+    assert folder.stat().st_mode & 0o055 == 0o055
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 

@@ -1,0 +1,1 @@
+"""Messages as an enemy would send them."""

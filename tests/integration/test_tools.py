@@ -1,0 +1,469 @@
+"""The tools around the stream on a real broker: each over what a worker has really written."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from kafka import KafkaProducer
+from PIL import Image
+from rich.console import Console
+
+import pipeline.cli as cli
+from dapo.errors import LogRefused
+from dapo.pack_io import write_pack
+from pipeline.cli.parts import joining
+from pipeline.decode import Limits as FrameLimits
+from pipeline.inspect import Inspector, Preparer
+from pipeline.kafka.log import KafkaLog
+from pipeline.kafka.read import TopicReader
+from pipeline.kafka.topics import TopicAdmin
+from pipeline.kafka.whole import WholeKafkaLog
+from pipeline.ports import Message
+from pipeline.rows import Configuration
+from pipeline.settings import Settings, load
+from pipeline.stream.frames import write_frame
+from pipeline.stream.inspection import Inspection
+from pipeline.stream.ledger import Ledger
+from pipeline.stream.metrics import Metrics
+from pipeline.stream.parts import Parts
+from pipeline.stream.retention import Needs, plan
+from pipeline.stream.topics import Topics
+from pipeline.stream.verdicts import Teller
+from pipeline.stream.worker import Limits, Worker
+from pipeline.testing import DAY, FakeInfer, encoded, frame, small_pack, surface
+from schemas.codec import decode, decode_results, encode
+from schemas.ids import frame_key, result_id
+from schemas.labels import LabelRow
+from schemas.parts import PartRow
+from schemas.results import ResultRow
+from schemas.rle import decode_mask
+from schemas.status import StatusRow
+
+PACK = small_pack()
+COMMANDS = ("dead_letters", "ledger", "watch", "label", "parts")
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0, what: str = "") -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        threading.Event().wait(0.05)
+
+
+class Line:
+    """The topics of one deployment, and what feeds and inspects."""
+
+    def __init__(self, bootstrap: str) -> None:
+        prefix = f"t{uuid.uuid4().hex[:8]}"
+        self.environment = {
+            "DAPO_KAFKA__BOOTSTRAP": bootstrap,
+            "DAPO_KAFKA__PREFIX": prefix,
+            "DAPO_WORKER__GROUP": f"{prefix}-inspect",
+        }
+        self.settings: Settings = load(environment=self.environment).settings
+        self.topics = Topics(prefix)
+        self.prefix = prefix
+        admin = TopicAdmin(self.settings.kafka)
+        admin.create(plan(self.topics, PACK, Needs(partitions=3, single_broker=True)))
+        admin.close()
+        self.producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all")
+
+    def send(self, *messages: Message) -> None:
+        sent = [self.producer.send(m.topic, m.value, key=m.key, headers=list(m.headers)) for m in messages]
+        for future in sent:
+            future.get(timeout=30)
+
+    def feed(self, count: int, *, first: int = 0, camera: str = "cam-0", good: bool = True) -> None:
+        frames = [
+            frame(
+                f"{camera}/{number}",
+                encoded(surface(number, defect=number % 3 == 0)) if good else b"no image",
+                camera_id=camera, sequence=number, headers={"line_id": "l1", "part_id": f"part-{number}"},
+            )
+            for number in range(first, first + count)
+        ]  # fmt: skip
+        self.send(*(write_frame(one, self.topics.frames) for one in frames))
+
+    def work(self, rows: int) -> None:
+        """Run a worker until there are so many rows."""
+        stop = threading.Event()
+        preparer, inspector = Preparer(PACK, 64, FrameLimits()), Inspector(FakeInfer(PACK), PACK, batch=8)
+        stages = Inspection(preparer, inspector, fetch=lambda given: given.data, ahead=16, stop=stop)
+        log = KafkaLog(self.settings.kafka, self.topics.frames, self.settings.worker.group, "a")
+        ledger = Ledger(Metrics(), worker_id="w", configuration_hash=PACK.configuration_hash)
+        teller = Teller(self.topics, Configuration.of(PACK, "small"))
+        worker = Worker(log, stages, teller.tell, ledger, limits=Limits(), stop=stop)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        try:
+            until(lambda: sum(count.frames for count in ledger.cameras.values()) >= rows, what=f"{rows} rows")
+        finally:
+            stop.set()
+            thread.join(30)
+        assert not thread.is_alive()
+
+    def records(self, topic: str):
+        with TopicReader(self.settings.kafka) as reader:
+            return list(reader.read(reader.span(topic)))
+
+    def results(self) -> list[ResultRow]:
+        return [row for record in self.records(self.topics.results) for row in decode_results(record.value)]
+
+    def parts(self) -> list[PartRow]:
+        return [row for record in self.records(self.topics.parts) for row in decode(record.value, PartRow)]
+
+    def view(self, part: int, view: int, views: int = 2) -> Message:
+        """A result as the worker writes it."""
+        key = frame_key(f"cam-{view}", str(part))
+        row = ResultRow(
+            result_id=result_id(key, "c"), frame_key=key, frame_id=str(part), camera_id=f"cam-{view}", part_id=str(part),
+            captured_at=DAY, started_at=DAY, finished_at=datetime.now(UTC), result_state="Completed", evaluation="OK",
+        )  # fmt: skip
+        return Message(
+            self.topics.results, f"cam-{view}".encode(), encode([row]), (("views_expected", b"%d" % views),)
+        )
+
+
+@pytest.fixture
+def line(kafka, monkeypatch) -> Iterator[Line]:
+    made = Line(kafka.bootstrap)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    yield made
+    made.producer.close()
+
+
+@pytest.fixture
+def dapo(monkeypatch, capsys):
+    """Run a command line; returns exit status, output and errors."""
+
+    class Entry:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def load(self):
+            return importlib.import_module(f"pipeline.cli.{self.name}").register
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(cli, "entry_points", lambda group: [Entry(name) for name in COMMANDS])
+        status = cli.invoke(list(arguments))
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    monkeypatch.setenv("COLUMNS", "250")
+    return run
+
+
+def test_a_topic_is_read_to_the_end_it_had_and_no_further(line):
+    line.feed(30)
+    with TopicReader(line.settings.kafka) as reader:
+        span = reader.span(line.topics.frames)
+        line.feed(10, first=30)
+        found = list(reader.read(span))
+        assert len(found) == 30
+        assert len({(one.partition, one.offset) for one in found}) == 30
+        assert (
+            list(reader.read(reader.span(line.topics.frames, datetime.now(UTC) + timedelta(hours=1)))) == []
+        )
+        past = datetime.now(UTC) - timedelta(hours=1)
+        assert len(list(reader.read(reader.span(line.topics.frames, past)))) == 40
+        [number] = {one.partition for one in found}
+        assert [one.offset for one in reader.read(span.only(number, 7, 9))] == [7, 8]
+        assert len(list(reader.read(span.last(4)))) == 4
+        assert reader.committed("nobody", line.topics.frames) == {0: None, 1: None, 2: None}
+        with pytest.raises(LogRefused, match="dapo topics create"):
+            reader.span("not.there")
+
+
+def test_only_committed_messages_are_read(line):
+    producer = KafkaProducer(
+        bootstrap_servers=line.settings.kafka.bootstrap, transactional_id=f"{line.prefix}-x", enable_idempotence=True, acks="all"
+    )  # fmt: skip
+    producer.init_transactions()
+    for value, finish in ((b"undone", producer.abort_transaction), (b"done", producer.commit_transaction)):
+        producer.begin_transaction()
+        producer.send(line.topics.labels, value, key=b"k").get(timeout=30)
+        finish()
+    producer.close()
+    assert [record.value for record in line.records(line.topics.labels)] == [b"done"]
+
+
+def test_the_ledger_balances_and_finds_a_doubled_row(line, dapo):
+    for camera in range(3):
+        line.feed(8, camera=f"cam-{camera}")
+    line.feed(2, camera="cam-1", first=20, good=False)
+    line.work(26)
+    line.feed(3, camera="cam-2", first=8)  # nobody has come to these
+    status, out, err = dapo("ledger", "--json")
+    assert (status, err) == (0, "")
+    said = json.loads(out.splitlines()[-1])
+    assert said["balanced"]
+    assert (said["frames"], said["rows"], said["waiting"], said["cameras"]) == (26, 26, 3, 3)
+    assert (said["failed"], said["dead_letters"], said["gaps"]) == (2, 2, 12)
+    assert said["listed"] == said["published"] > 0
+    assert "cam-1" in out
+
+    status, out, _ = dapo("ledger", "--since", "1h", "--json")
+    assert status == 0
+    assert json.loads(out.splitlines()[-1])["rows"] == 26
+
+    status, out, _ = dapo("ledger", "--group", f"{line.prefix}-nobody", "--json")
+    assert status == 1
+    assert "3 frames without a row" in out
+
+    copy = line.records(line.topics.results)[0]
+    line.send(Message(copy.topic, copy.key, copy.value, copy.headers))
+    status, out, _ = dapo("ledger", "--json")
+    assert status == 1
+    assert "1 rows too many" in out
+    assert json.loads(out.splitlines()[-1])["doubled"] == 1
+
+
+def test_dead_letters_are_listed_shown_and_sent_back_once(line, dapo, tmp_path):
+    line.feed(3, camera="cam-a", good=False)
+    line.feed(2, camera="cam-b", good=False)
+    line.feed(2, camera="cam-b", first=10)
+    line.work(7)
+    status, out, _ = dapo("dead-letters", "list", "--code", "not-an-image", "--since", "1h")
+    assert status == 0
+    assert "5 dead letters" in out
+    assert out.count("cam-a") >= 3
+    assert "0 dead letters" in dapo("dead-letters", "list", "--stage", "read")[1]
+    status, out, _ = dapo("dead-letters", "list", "--camera", "cam-a", "--limit", "1")
+    assert "3 dead letters, the last 1 shown" in out
+    place = next(row.split()[0] for row in out.splitlines() if "cam-a" in row)
+
+    file = tmp_path / "frame.bin"
+    status, out, _ = dapo("dead-letters", "show", place, "--out", str(file))
+    assert status == 0
+    assert file.read_bytes() == b"no image"
+    assert "inspect.code: not-an-image" in out
+    assert dapo("dead-letters", "show", place, "--out", str(file))[0] == 2
+    status, _, err = dapo("dead-letters", "show", "0/4711")
+    assert status == 2
+    assert "no such letter" in err
+
+    came = {(r.key, r.value, r.headers) for r in line.records(line.topics.frames) if r.value == b"no image"}
+    status, out, _ = dapo("dead-letters", "replay", "--camera", "cam-a", "--dry-run")
+    assert status == 0
+    assert "3 frames would be sent, 0 were sent before" in out
+    assert len(line.records(line.topics.frames)) == 7
+    assert "3 frames sent" in dapo("dead-letters", "replay", "--camera", "cam-a")[1]
+    assert "0 frames sent" in dapo("dead-letters", "replay", "--camera", "cam-a")[1]
+    assert (
+        "0 frames would be sent, 3 were sent before"
+        in dapo("dead-letters", "replay", "--camera", "cam-a", "--dry-run")[1]
+    )
+    assert (
+        "1 frames sent" in dapo("dead-letters", "replay", "--camera", "cam-a", "--again", "--limit", "1")[1]
+    )
+    again = [r for r in line.records(line.topics.frames) if ("inspect.attempt", b"1") in r.headers]
+    assert len(again) == 4
+    assert all((r.key, r.value, r.headers[:-1]) in came for r in again)
+
+    line.work(4)
+    status, out, _ = dapo("ledger", "--json")
+    said = json.loads(out.splitlines()[-1])
+    assert (status, said["balanced"], said["fed_again"], said["failed"]) == (0, True, 4, 9)
+    assert dapo("dead-letters", "replay", "--camera", "cam-a")[1].startswith(
+        "6 frames sent"
+    )  # 2 old ones, 4 new ones
+
+
+def test_watch_shows_verdicts_and_the_lines_that_live(line, dapo):
+    line.feed(6, camera="cam-a")
+    line.feed(6, camera="cam-b")
+    line.work(12)
+    status, out, _ = dapo("watch", "--plain", "--max", "12", "--rows", "12")
+    assert status == 0
+    lines = [text.split("\t") for text in out.splitlines()]
+    assert sorted(one[6] for one in lines) == sorted(row.frame_id for row in line.results())
+    status, out, _ = dapo(
+        "watch", "--plain", "--camera", "cam-b", "--line", "l1", "--max", "6", "--rows", "12"
+    )
+    assert {text.split("\t")[4] for text in out.splitlines()} == {"cam-b"}
+
+    beat = StatusRow(
+        at=datetime.now(UTC) - timedelta(seconds=60), worker_id="w", line_id="l1", state="running", started_at=DAY,
+        frames_in=12, completed=12, failed=0, aborted=0, late=0, gaps=0, lost=0, in_flight=0, mode="capacity",
+    )  # fmt: skip
+    alive = dataclasses.replace(beat, at=datetime.now(UTC) + timedelta(seconds=60), line_id="l2")
+    line.send(*(Message(line.topics.status, b"k", encode([one])) for one in (beat, alive)))
+    status, out, _ = dapo("watch", "--only", "OK", "--max", "1", "--rows", "12")
+    assert status == 0
+    assert out.count("DEAD") == 1
+    assert "OK 1" in out
+    assert dapo("watch", "--only", "Bad")[0] == 2
+
+
+def test_watch_goes_on_with_what_comes(line, dapo):
+    line.feed(2, camera="cam-a")
+    later = threading.Timer(1.0, lambda: line.work(2))
+    later.start()
+    status, out, _ = dapo("watch", "--plain", "--max", "2", "--rows", "0")
+    later.join()
+    assert (status, len(out.splitlines())) == (0, 2)
+
+
+def test_labels_are_written_imported_once_and_listed(line, dapo, tmp_path):
+    pack, mask = tmp_path / "small.pack", tmp_path / "mask.png"
+    write_pack(PACK, pack)
+    pixels = np.zeros((8, 9), np.uint8)
+    pixels[2:4, 3:6] = 255
+    Image.fromarray(pixels).save(mask)
+    result = str(uuid.uuid4())
+    with_pack = ("--pack", str(pack))
+    status, out, err = dapo("label", result, "scratch", "--mask", str(mask), "--author", "zoë", *with_pack)
+    assert (status, err) == (0, "")
+    first = out.strip()
+    status, out, _ = dapo("label", result, "good", "--supersedes", first, *with_pack)
+    assert status == 0
+    status, _, err = dapo("label", result, "scrach", *with_pack)
+    assert status == 2
+    assert "Did you mean 'scratch'" in err
+
+    file = tmp_path / "labels.csv"
+    file.write_text(f"result_id,label,mask\n{result},hole,mask.png\n{uuid.uuid4()},rust,\n")
+    status, _, err = dapo("labels", "import", str(file), *with_pack)
+    assert status == 2
+    assert f"{file}:3:" in err
+    assert len(line.records(line.topics.labels)) == 2
+    file.write_text(f"result_id,label,mask\n{result},hole,mask.png\n{uuid.uuid4()},good,\n")
+    assert dapo("labels", "import", str(file), *with_pack)[1].startswith("2 labels written")
+    assert dapo("labels", "import", str(file), *with_pack)[1].startswith("0 labels written, 2 of")
+
+    records = line.records(line.topics.labels)
+    rows = [row for record in records for row in decode(record.value, LabelRow)]
+    assert sorted(row.label for row in rows) == ["good", "good", "hole", "scratch"]
+    scratch = next(row for row in rows if row.label == "scratch")
+    assert (decode_mask(scratch.mask) == (pixels > 0)).all()
+    assert {record.key for record in records} == {row.result_id.encode() for row in rows}
+    status, out, _ = dapo("labels", "list")
+    assert status == 0
+    assert "3 labels" in out  # one was replaced
+    assert "4 labels" in dapo("labels", "list", "--all")[1]
+    assert "2 labels" in dapo("labels", "list", "--result", result)[1]
+
+
+@contextmanager
+def parts_running(line: Line, timeout_s: float = 30.0) -> Iterator[Parts]:
+    stop, errors = threading.Event(), Console(quiet=True)
+    with joining(line.settings, stop, f"{line.prefix}-parts", timeout_s, {}, "6h", 0, errors) as parts:
+        thread = threading.Thread(target=parts.run)
+        thread.start()
+        try:
+            yield parts
+        finally:
+            stop.set()
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def test_parts_are_told_once_with_the_worst_of_their_views(line):
+    for camera in ("cam-a", "cam-b"):
+        frames = [
+            frame(
+                f"{camera}/{n}", encoded(surface(n, defect=camera == "cam-b" and n == 1)), camera_id=camera,
+                headers={"part_id": f"p{n}", "views_expected": "2", "line_id": "l1"},
+            )
+            for n in range(6 if camera == "cam-a" else 4)
+        ]  # fmt: skip
+        line.send(*(write_frame(one, line.topics.frames) for one in frames))
+    line.work(10)
+    with parts_running(line, timeout_s=3.0) as parts:
+        until(lambda: parts.joined.parts == 6, what=str(parts.joined))
+        assert parts.missing() == {}
+    told = {row.part_id: row for row in line.parts()}
+    assert len(line.parts()) == 6
+    assert {name: row.views_seen for name, row in told.items()} == {
+        **dict.fromkeys(("p0", "p1", "p2", "p3"), 2),
+        "p4": 1,
+        "p5": 1,
+    }
+    assert {told[name].reason_code for name in ("p4", "p5")} == {"view-missing"}
+    assert told["p1"].defect_types != ()
+    line.send(*(record_as_message(line, "cam-a/4")))
+    with parts_running(line, timeout_s=1.0) as parts:
+        until(lambda: parts.joined.late == 1, what=str(parts.joined))
+    assert len(line.parts()) == 6
+
+
+def record_as_message(line: Line, frame_id: str) -> list[Message]:
+    """The message of a result once more: as a view that comes after its part's verdict."""
+    for record in line.records(line.topics.results):
+        if decode_results(record.value)[0].frame_id == frame_id:
+            return [Message(record.topic, record.key, record.value, record.headers)]
+    raise AssertionError(frame_id)
+
+
+def test_a_second_process_is_refused_and_the_first_goes_on(line):
+    line.send(line.view(0, 0))
+    with parts_running(line) as first:
+        until(lambda: first.joined.views == 1)
+        log = WholeKafkaLog(line.settings.kafka, line.topics.results, f"{line.prefix}-parts", "other")
+        second = Parts(log, line.topics.parts, lambda since: (), whole=log.whole)
+        with pytest.raises(LogRefused, match="stop the other"):
+            for _ in range(300):
+                second.turn()
+        log.close()
+        line.send(line.view(0, 1))
+        until(lambda: first.joined.parts == 1, what=str(first.joined))
+    assert [row.views_seen for row in line.parts()] == [2]
+
+
+def test_parts_survive_kills_without_loss_or_doubling(line):
+    """kill -9 at random instants while results come; the successor rebuilds what was open."""
+    random_, count = random.Random(7), 120
+    script = (
+        "import sys, typer; from pipeline.cli.parts import register; app = typer.Typer(); register(app);"
+        "app.callback()(lambda: None); app(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, "parts", "--group", f"{line.prefix}-parts", "--timeout", "60"]
+    environment = {**os.environ, **line.environment, "OMP_NUM_THREADS": "1"}
+    views = [(part, view) for part in range(count) for view in (0, 1)]
+    random_.shuffle(views)
+    fed = threading.Event()
+
+    def feed() -> None:
+        for part, view in views:
+            line.send(line.view(part, view))
+            threading.Event().wait(0.1)
+        fed.set()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    try:
+        for kill in range(2):
+            told = len(line.parts())
+            until(lambda told=told: len(line.parts()) > told + 3, what=f"verdicts before kill {kill}")
+            threading.Event().wait(random_.random())
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=30)
+            process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        until(lambda: fed.is_set() and len(line.parts()) >= count, 90, "all parts")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=40)
+        assert process.returncode == 0, err.decode()
+    finally:
+        process.kill()
+        process.communicate()
+        feeder.join()
+    told = line.parts()
+    assert sorted(int(row.part_id) for row in told) == list(range(count))
+    assert {(row.evaluation, row.views_seen) for row in told} == {("OK", 2)}
