@@ -48,6 +48,8 @@ def explained(path: Path) -> Iterator[None]:
             advice = "Free some space there"
         elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
             advice = "Give write permission"
+        elif error.errno == errno.ENAMETOOLONG:
+            advice = "Give a shorter name"
         else:
             advice = "Check the disk"
         raise OutputError(f"{path}: can't be written: {error.strerror or error}. {advice}.") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dapo.errors import DapoError
 from dapo.pack import Pack
 from triton_models.config import Placement
-from triton_models.contract import ENSEMBLE
+from triton_models.contract import ENCODER, ENSEMBLE, HEAD
 from triton_models.probe import probe
 from triton_models.repository import DeployError, ModelFiles, ensemble_files, model_files
 from triton_models.server import ModelServer
@@ -52,6 +52,7 @@ def deploy(
     # Step 1: refuse what can't work, before anything is changed.
     packs = list({one.configuration_hash: one for one in (pack, *keep)}.values())
     models = model_files(packs, placement)
+    _refuse_without_skeleton(server)
     _refuse_to_take_away(server, models, ensemble, replace=replace)
     # Step 2: both models, with all versions to be kept.
     pushed = []
@@ -67,6 +68,15 @@ def deploy(
         _point(server, target, packs, ensemble)
         pushed.append(ensemble)
     return Deployed(tuple(pushed))
+
+
+def _refuse_without_skeleton(server: ModelServer) -> None:
+    missing = sorted({ENCODER.name, HEAD.name} - server.known())
+    if missing:
+        raise DeployError(
+            f"the repository of model server {server.address.url} lacks {' and '.join(missing)}. "
+            "Start it on a folder made by 'dapo triton repository FOLDER'."
+        )
 
 
 def _refuse_to_take_away(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.utils import InferenceServerException
@@ -15,7 +15,7 @@ from triton_models.contract import CHALLENGER, ENCODER, ENSEMBLE, HEAD
 from triton_models.repository import DeployError, ModelFiles
 from triton_models.versions import Versions
 
-_READY = "READY"
+_READY, _LOADING = "READY", "LOADING"
 _ASK_S = 5.0  # the server only has to look into its memory
 _LOAD_S = 600.0  # a large encoder on a busy disk, several versions one after the other
 
@@ -58,15 +58,17 @@ class ModelServer:
         found = {name: self.served(name) for name in (ENSEMBLE.name, CHALLENGER)}
         return {name: one for name, one in found.items() if one is not None}
 
+    def known(self) -> set[str]:
+        """Models in the server's repository, loaded or not."""
+        return {model.name for model in self._index()}
+
     def ready(self, model: str) -> set[int]:
         """Versions of a model that are ready."""
         return {version for name, version in self._ready() if name == model}
 
     def loading(self) -> bool:
         """Whether something is being loaded right now, by whomever."""
-        with explained(self.address.url):
-            index = self.client.get_model_repository_index(client_timeout=_ASK_S)
-        return any(model.state == "LOADING" for model in index.models)
+        return any(model.state == _LOADING for model in self._index())
 
     def has(self, files: ModelFiles) -> bool:
         """Whether the server already serves exactly this: the same versions under the same configuration."""
@@ -89,13 +91,8 @@ class ModelServer:
         except InferenceServerException as error:
             if status(error) in TRANSIENT:
                 raise translated(self.address.url, error) from error
-            hint = (
-                " The server's repository lacks the skeleton: 'dapo triton repository FOLDER' writes it."
-                if "failed to poll" in error.message()
-                else ""
-            )
             raise DeployError(
-                f"model server {self.address.url} can't load {files.name}: {error.message().strip()}.{hint}"
+                f"model server {self.address.url} can't load {files.name}: {error.message().strip()}"
             ) from error
 
     def close(self) -> None:
@@ -111,9 +108,11 @@ class ModelServer:
         self.close()
 
     def _ready(self) -> set[tuple[str, int]]:
+        return {(model.name, int(model.version)) for model in self._index() if model.state == _READY}
+
+    def _index(self) -> list[Any]:
         with explained(self.address.url):
-            index = self.client.get_model_repository_index(client_timeout=_ASK_S)
-        return {(model.name, int(model.version)) for model in index.models if model.state == _READY}
+            return list(self.client.get_model_repository_index(client_timeout=_ASK_S).models)
 
     def _config(self, model: str) -> pb.ModelConfig | None:
         """A model's configuration, None where it is not ready."""

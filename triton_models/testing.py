@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -97,6 +98,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         url: host:port.
         alter: changes an ensemble's answer before it is sent.
         models: name -> version -> what answers for it.
+        repository: models that are there on disk, without a version.
+        regions: shared memory that clients registered, by name.
         states: model -> state in the index, instead of READY.
         broken: nothing can be loaded.
         asked: frames of each request to an ensemble.
@@ -108,11 +111,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
         self.models: dict[str, dict[int, Any]] = {}
+        self.repository = {ENCODER.name, HEAD.name}
         self._configs: dict[str, Any] = {}
         self._troubles: deque[str] = deque()
         self._lock = threading.Lock()
         self._under_way = 0
         self.states: dict[str, str] = {}
+        self.regions: dict[str, Path] = {}
         self.broken = False
         self.asked: list[int] = []
         self.pushes: list[str] = []
@@ -138,6 +143,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         """Lose everything that was pushed."""
         self.models.clear()
         self._configs.clear()
+        self.regions.clear()
 
     def stop(self) -> None:
         """Go away."""
@@ -165,8 +171,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         for name, versions in self.models.items():
             for version in versions:
                 answer.models.add(name=name, version=str(version), state=self.states.get(name, "READY"))
-        for name in self.states.keys() - self.models.keys():
-            answer.models.add(name=name, version="1", state=self.states[name])
+        for name in (self.repository | self.states.keys()) - self.models.keys():
+            answer.models.add(
+                name=name, version="1" if name in self.states else "", state=self.states.get(name, "")
+            )
         return answer
 
     def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -178,6 +186,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         if request.name not in self._configs:
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.name}")
         return service_pb2.ModelConfigResponse(config=self._configs[request.name])
+
+    def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take a region of this host's memory."""
+        if request.name in self.regions:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"region '{request.name}' already in manager")
+        self.regions[request.name] = Path("/dev/shm") / request.key.lstrip("/")
+        return service_pb2.SystemSharedMemoryRegisterResponse()
+
+    def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Forget it."""
+        self.regions.pop(request.name, None)
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
 
     def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Load a model with the versions of its files, or fail and leave it as it was."""
@@ -217,7 +237,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         """Answer, after whatever trouble was asked for."""
         if request.model_name in (ENCODER.name, HEAD.name):
             model = self.models[request.model_name][int(request.model_version)]
-            return self._answer(request, model(_inputs(request)))
+            return self._answer(request, model(self._inputs(request, context)))
         with self._lock:
             self.asked.append(request.inputs[0].shape[0])
             self._under_way += 1
@@ -230,7 +250,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             if request.model_name not in self.models:
                 context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.model_name}")
             steps = self.models[request.model_name][1]
-            tensors = _inputs(request)
+            tensors = self._inputs(request, context)
             tensors |= self.models[ENCODER.name][steps[ENCODER.name]](tensors)
             found = self.models[HEAD.name][steps[HEAD.name]](tensors)
             self.alter(found)
@@ -257,10 +277,19 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             answer.raw_output_contents.append(array.tobytes())
         return answer
 
-
-def _inputs(request: Any) -> dict[str, torch.Tensor]:
-    found = {}
-    for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
-        array = np.frombuffer(raw, triton_to_np_dtype(tensor.datatype)).reshape(tensor.shape)
-        found[tensor.name] = torch.from_numpy(array.copy())
-    return found
+    def _inputs(self, request: Any, context: Any) -> dict[str, torch.Tensor]:
+        found = {}
+        contents = iter(request.raw_input_contents)
+        for tensor in request.inputs:
+            region = tensor.parameters["shared_memory_region"].string_param
+            if not region:
+                raw = next(contents)
+            elif region in self.regions:
+                offset = tensor.parameters["shared_memory_offset"].int64_param
+                size = tensor.parameters["shared_memory_byte_size"].int64_param
+                raw = self.regions[region].read_bytes()[offset : offset + size]
+            else:
+                context.abort(grpc.StatusCode.NOT_FOUND, f"Unable to find shared memory region: '{region}'")
+            array = np.frombuffer(raw, triton_to_np_dtype(tensor.datatype)).reshape(tensor.shape)
+            found[tensor.name] = torch.from_numpy(array.copy())
+        return found

@@ -74,7 +74,8 @@ def _arriving(
 ) -> Iterator[list[Record]]:
     """The last records of both topics in the order of their time, then what comes."""
     results, status = reader.span(topics.results), reader.span(topics.status)
-    past = [*reader.read(results.last(rows)), *reader.read(status.last(_BEATS))]
+    # Every transaction takes one offset for its end, and may hold a single row.
+    past = [*reader.read(results.last(2 * rows)), *reader.read(status.last(_BEATS))]
     beats = [record for record in past if record.topic == topics.status]
     verdicts = sorted((r for r in past if r.topic == topics.results), key=lambda one: one.timestamp)
     yield [*beats, *verdicts[len(verdicts) - rows if len(verdicts) > rows else 0 :]]

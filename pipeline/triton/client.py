@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from dapo.errors import DapoError, ServiceUnavailable
 from dapo.inspection import Prediction
 from dapo.pack import ANY_PRODUCT, Pack
 from pipeline.triton.breaker import CircuitBreaker
+from pipeline.triton.shared import SharedFrames
 from pipeline.triton.window import Cancel, Done, Patience, send
 from triton_models.connection import TRANSIENT, Address, status, translated
 from triton_models.contract import (
@@ -64,6 +65,7 @@ class TritonInfer:
         breaker: opens after failures in a row.
         ensemble: which one to ask.
         request: frames of one request, at most `MAX_BATCH`.
+        shared: the server runs on this host: hand frames over in shared memory.
 
     Raises:
         SettingsError: the address's files can't be read.
@@ -79,6 +81,7 @@ class TritonInfer:
         *,
         ensemble: str = ENSEMBLE.name,
         request: int = MAX_BATCH,
+        shared: bool = False,
     ) -> None:
         check(pack)
         self.image_size = pack.encoder.image_size
@@ -89,6 +92,8 @@ class TritonInfer:
         self._index = {name: index for index, name in enumerate(product_names(pack))}
         self._digest = digest_bytes(pack.configuration_hash)
         self._server = ModelServer(address)
+        window = self._patience.window
+        self._shared = SharedFrames(window, self._frames, self.image_size) if shared else None
 
     def infer(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
         """See `pipeline.ports.Infer`.
@@ -135,15 +140,21 @@ class TritonInfer:
 
     def close(self) -> None:
         """Close the connection."""
+        if self._shared is not None:
+            self._shared.close(self._server.client)
         self._server.close()
 
     def _submit(self, request: _Request, seconds: float, done: Done[list[Prediction]]) -> Cancel:
         unknown = self._index[ANY_PRODUCT]
         indices = [[self._index.get(name, unknown)] for name in request.products]
-        inputs = ask({IMAGE.name: request.images, PRODUCT.name: np.array(indices, np.int64)})
+        inputs = ask({PRODUCT.name: np.array(indices, np.int64)})
+        shared = self._shared.put(self._server.client, request.images) if self._shared else None
+        inputs += [shared[0]] if shared else ask({IMAGE.name: request.images})
 
         def ended(result: InferResult | None, error: InferenceServerException | None) -> None:
             # In a thread of gRPC's: whatever happens here must reach the caller, who waits for it.
+            if self._shared is not None and shared is not None:
+                self._shared.release(shared[1])
             if result is None:
                 done(None, self._explained(error))
                 return
@@ -157,7 +168,7 @@ class TritonInfer:
                 done(None, ServiceUnavailable(text))
 
         call = self._server.client.async_infer(self._ensemble, inputs, ended, client_timeout=seconds)
-        cancel: Callable[[], None] = call.cancel
+        cancel: Cancel = call.cancel
         return cancel
 
     def _read(self, found: dict[str, NDArray[Any]], products: Sequence[str]) -> list[Prediction]:
@@ -179,6 +190,9 @@ class TritonInfer:
     def _explained(self, error: InferenceServerException | None) -> DapoError:
         assert error is not None  # one of both is always given
         found = translated(self._address.url, error)
+        if self._shared is not None and self._shared.name in error.message():
+            self._shared.lost()
+            return _Transient(str(found))
         if status(error) == "DEADLINE_EXCEEDED":
             return _Transient(f"{found} If it is only slow, give it longer with triton.deadline_s.")
         return _Transient(str(found)) if status(error) in TRANSIENT else found

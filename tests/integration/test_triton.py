@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dapo.errors import DapoError, ServiceUnavailable
+from dapo.pack_io import write_pack
 from deploy.native import TritonServer
 from pipeline.cli import invoke
 from pipeline.triton.breaker import CircuitBreaker
@@ -23,6 +24,7 @@ from triton_models.config import Placement
 from triton_models.connection import Address, RequestRefused
 from triton_models.contract import CHALLENGER, ENCODER, HEAD
 from triton_models.deploy import deploy
+from triton_models.probe import probe
 from triton_models.repository import (
     PACK_FILE,
     DeployError,
@@ -126,7 +128,7 @@ def test_packs_come_and_go_without_a_frame_unanswered(served: TritonServer, cont
 
         # A pack that is damaged on the server, and one whose model code fails: both kept are served on.
         for name, content in ((PACK_FILE, b"damaged"), ("model.py", b"raise ImportError('no such library')")):
-            with pytest.raises(DeployError, match="version 5 .*(not a prompt pack|no such library)"):
+            with pytest.raises(DeployError, match=r"version 5 .*(not a prompt pack|no such library)"):
                 _push_broken(control, name, content)
             assert control.ready(HEAD.name) == {Versions.of(PACK).head, Versions.of(OTHER).head}
             assert line.goes_on(second), line.errors
@@ -193,17 +195,18 @@ def test_what_only_a_real_server_says(control: ModelServer, served: TritonServer
 
 def test_the_known_answer_is_what_clients_get(control: ModelServer) -> None:
     """`deploy` ends with it; here again, many times, for what would only go wrong now and then."""
-    from triton_models.probe import probe
-
     deploy(control, PACK, [OTHER, PROMPTED], PLACEMENT)
     for _ in range(50):
         probe(control, PACK)
 
 
-def test_a_server_without_the_skeleton_says_what_it_lacks(triton: TritonServer, tmp_path: Path) -> None:
-    with TritonServer(tmp_path) as bare, ModelServer(Address(bare.url)) as control:
-        with pytest.raises(DeployError, match="dapo triton repository"):
-            control.push(ensemble_files(PACK))
+def test_a_server_without_the_skeleton_says_what_it_lacks(tmp_path: Path) -> None:
+    with (
+        TritonServer(tmp_path) as bare,
+        ModelServer(Address(bare.url)) as control,
+        pytest.raises(DeployError, match=r"lacks clip_encoder and dapo_head.*dapo triton repository"),
+    ):
+        deploy(control, PACK)
 
 
 def test_silence_and_kills_are_outlived(tmp_path: Path) -> None:
@@ -346,8 +349,6 @@ def test_tls_lets_in_whom_it_knows(tmp_path: Path, certificates: Path) -> None:
 def test_the_commands_do_the_same(
     served: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dapo.pack_io import write_pack
-
     for name, pack in (("a.pack", PACK), ("b.pack", OTHER), ("c.pack", PROMPTED)):
         write_pack(pack, tmp_path / name)
     a, b, c = (str(tmp_path / f"{name}.pack") for name in "abc")

@@ -118,6 +118,13 @@ def test_a_server_on_fixed_versions_takes_no_pushes(triton: FakeTriton, server: 
     assert triton.pushes == pushed
 
 
+def test_a_server_without_the_skeleton_says_what_it_lacks(triton: FakeTriton, server: ModelServer) -> None:
+    triton.repository = {HEAD.name}
+    with pytest.raises(DeployError, match=r"lacks clip_encoder\. Start it on"):
+        deploy(server, pack())
+    assert not triton.pushes
+
+
 @pytest.mark.parametrize("kind", ["default", "paper"])
 def test_a_right_server_passes_the_probe(server: ModelServer, kind: str) -> None:
     made = replace(pack(), scoring=replace(pack().scoring, kind=kind))

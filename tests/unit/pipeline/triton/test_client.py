@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import grpc
 import numpy as np
 import pytest
 import torch
@@ -69,6 +70,40 @@ def test_it_says_what_the_model_in_process_says(infer: TritonInfer) -> None:
         assert np.float32(here.score) == there.score
         for name in ("map", "type_map", "type_scores"):
             assert np.array_equal(getattr(here, name), getattr(there, name))
+
+
+def test_frames_in_shared_memory_are_the_same_frames(triton: FakeTriton, infer: TritonInfer) -> None:
+    shared = TritonInfer(PACK, Address(triton.url), Patience(window=2), shared=True)
+    names = ["*", "one", "none", "new"] * 9
+    for one, other in zip(infer.infer(images(36), names), shared.infer(images(36), names), strict=True):
+        assert one.map.tobytes() == other.map.tobytes()
+    [region] = triton.regions.values()
+    assert region.stat().st_size == 2 * 8 * 64 * 64 * 3
+    shared.close()
+    assert not triton.regions
+    assert not region.exists()
+
+
+def test_a_server_that_forgot_the_shared_memory_is_told_again(triton: FakeTriton) -> None:
+    shared = TritonInfer(PACK, Address(triton.url), shared=True)
+    assert len(shared.infer(images(3), ["*"] * 3)) == 3
+    triton.regions.clear()
+    assert len(shared.infer(images(3), ["*"] * 3)) == 3
+    assert len(triton.regions) == 1
+    shared.close()
+
+
+def test_without_shared_memory_frames_travel_in_the_request(
+    triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        FakeTriton,
+        "SystemSharedMemoryRegister",
+        lambda self, request, context: context.abort(grpc.StatusCode.INTERNAL, "another host"),
+    )
+    shared = TritonInfer(PACK, Address(triton.url), shared=True)
+    assert len(shared.infer(images(3), ["*"] * 3)) == 3
+    shared.close()
 
 
 def test_frames_go_in_requests_of_a_batch_and_several_at_once(triton: FakeTriton, infer: TritonInfer) -> None:
