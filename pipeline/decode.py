@@ -118,7 +118,8 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
     if min(width, height) < limits.min_side:
         raise DecodeError(
             "too-small",
-            f"The frame has {width} x {height} pixels; at least {limits.min_side} a side are needed. Take the picture again, larger.",
+            f"The frame has {width} x {height} pixels; at least {limits.min_side} a side are needed. "
+            "Take the picture again, larger.",
         )
 
 

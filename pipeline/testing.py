@@ -251,7 +251,6 @@ class MemoryLog:
                 if position < start:
                     self.losses.append(Loss(*at, position, start))
                     self._positions[at] = position = start
-                    self.epoch += 1
                 if not self._paused:
                     taken = self._broker.topics.get(at, [])[position : position + max_records - len(found)]
                     self._positions[at] += len(taken)

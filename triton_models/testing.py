@@ -98,6 +98,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         url: host:port.
         alter: changes an ensemble's answer before it is sent.
         models: name -> version -> what answers for it.
+        configs: name -> configuration it was loaded with.
         repository: models that are there on disk, without a version.
         regions: shared memory that clients registered, by name.
         states: model -> state in the index, instead of READY.
@@ -112,7 +113,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._encoder = encoder
         self.models: dict[str, dict[int, Any]] = {}
         self.repository = {ENCODER.name, HEAD.name}
-        self._configs: dict[str, Any] = {}
+        self.configs: dict[str, Any] = {}
         self._troubles: deque[str] = deque()
         self._lock = threading.Lock()
         self._under_way = 0
@@ -142,7 +143,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def forget(self) -> None:
         """Lose everything that was pushed."""
         self.models.clear()
-        self._configs.clear()
+        self.configs.clear()
         self.regions.clear()
 
     def stop(self) -> None:
@@ -183,9 +184,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Its configuration."""
-        if request.name not in self._configs:
+        if request.name not in self.configs:
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.name}")
-        return service_pb2.ModelConfigResponse(config=self._configs[request.name])
+        return service_pb2.ModelConfigResponse(config=self.configs[request.name])
 
     def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Take a region of this host's memory."""
@@ -230,7 +231,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 }
             except DapoError as error:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"load failed: {error}")
-        self._configs[name] = config
+        self.configs[name] = config
         return service_pb2.RepositoryModelLoadResponse()
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
 from dapo.errors import SettingsError
+from pipeline.kafka.greet import greet
 from pipeline.settings import KafkaSettings
 
 Arguments = dict[str, Any]
@@ -14,11 +16,14 @@ Arguments = dict[str, Any]
 def connection(settings: KafkaSettings, client: str) -> Arguments:
     """Address, encryption and credentials, for consumer, producer and admin alike.
 
+    Where brokers want to be trusted or want to know us, one of them is asked first: see `greet`.
+
     Args:
         client: name of this client in the broker's logs and quotas.
 
     Raises:
-        SettingsError: a file is missing, or credentials are incomplete.
+        SettingsError: a file can't be used, credentials are incomplete, or the brokers' certificate is not trusted.
+        LogRefused: the credentials are not taken.
     """
     protocol = settings.security_protocol
     arguments: Arguments = {
@@ -29,13 +34,7 @@ def connection(settings: KafkaSettings, client: str) -> Arguments:
         "reconnect_backoff_max_ms": 1000,
     }
     if protocol.endswith("SSL"):
-        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-            path: Path | None = getattr(settings, name)
-            if path is None:
-                continue
-            if not path.is_file():
-                raise SettingsError(f"kafka.{name}: {path} is not there. Name the PEM file.")
-            arguments[name] = str(path)
+        arguments["ssl_context"] = _context(settings)
     if protocol.startswith("SASL"):
         if not settings.username or settings.password is None:
             raise SettingsError(
@@ -46,6 +45,8 @@ def connection(settings: KafkaSettings, client: str) -> Arguments:
             "sasl_plain_username": settings.username,
             "sasl_plain_password": settings.password.get_secret_value(),
         }
+    if protocol != "PLAINTEXT":
+        greet(arguments)
     return arguments
 
 
@@ -68,3 +69,29 @@ def reading(max_partition_bytes: int) -> Arguments:
         "allow_auto_create_topics": False,
         "max_partition_fetch_bytes": max_partition_bytes,
     }
+
+
+def _context(settings: KafkaSettings) -> ssl.SSLContext:
+    """Certificates are verified against the named authority alone, or the system's; so is the broker's name."""
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        path: Path | None = getattr(settings, name)
+        if path is not None and not path.is_file():
+            raise SettingsError(f"kafka.{name}: {path} is not there. Name the PEM file.")
+    if settings.ssl_keyfile is not None and settings.ssl_certfile is None:
+        raise SettingsError("kafka.ssl_keyfile: a key needs its certificate: set kafka.ssl_certfile.")
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    except OSError as error:
+        raise SettingsError(
+            f"kafka.ssl_cafile: {settings.ssl_cafile}: no PEM file of certificates: {error}."
+        ) from error
+    if settings.ssl_certfile is not None:
+        try:
+            # Never asks at a terminal: a key under a password is refused like one that can't be read.
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password="")
+        except OSError as error:
+            raise SettingsError(
+                f"kafka.ssl_certfile: {settings.ssl_certfile} with its key: no PEM files of a certificate and its key"
+                f" without a password: {error}."
+            ) from error
+    return context

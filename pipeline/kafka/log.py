@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +46,7 @@ class KafkaLog:
 
     Raises:
         LogRefused: the topic is missing, or the credentials are not taken.
+        SettingsError: the broker's certificate is not trusted, or a file can't be used.
         kafka.errors.KafkaError: the broker can't be reached.
     """
 
@@ -66,16 +67,24 @@ class KafkaLog:
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
             fetch_max_wait_ms=100,
         )
-        if topic not in self._consumer.topics():
-            self._consumer.close()
-            raise LogRefused(f"topic {topic}: the broker has none. Make it with 'dapo topics create'.")
-        self._transactions.open()
+        try:
+            if topic not in self._consumer.topics():
+                raise LogRefused(
+                    f"topic {topic}: the broker has none, or none that this user may see."
+                    " Make it with 'dapo topics create', or check the ACLs (deploy/acl)."
+                )
+            self._transactions.open()
+        except BaseException:
+            self._consumer.close(autocommit=False, timeout_ms=int(_CLOSE_S * 1000))
+            raise
         self._consumer.subscribe([topic], listener=_Listener(self))
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
         """See `pipeline.ports.Log`. Deleted records are added to `losses`, and reading goes on behind them."""
         if self._rewind:
             self._start_at_committed()
+            if self._rewind:
+                return []  # no position is sure yet
         try:
             found = self._consumer.poll(int(timeout_s * 1000), max_records)
         except kafka_errors.NoOffsetForPartitionError:
@@ -85,7 +94,11 @@ class KafkaLog:
             self._skip_deleted(error)
             return []
         except kafka_errors.AuthorizationError as error:
-            raise LogRefused(f"topic {self._topic}: may not be read: {error}. Check the ACLs.") from error
+            raise LogRefused(
+                f"topic {self._topic}: may not be read: {error}. Check the ACLs (deploy/acl)."
+            ) from error
+        if self._rewind:
+            return []  # the group moved within this poll: what it gave may not be ours, or not be next
         return [record_of(one) for records in found.values() for one in records]
 
     def commit(self, messages: Sequence[Message], consumed: Mapping[Partition, int]) -> bool:
@@ -118,11 +131,14 @@ class KafkaLog:
     def lag(self) -> int | None:
         """See `pipeline.ports.Log`. From the last fetch: costs no request."""
         waiting = 0
-        for at in self._consumer.assignment():
-            end, position = self._consumer.highwater(at), self._consumer.position(at, timeout_ms=0)
-            if end is None or position is None:
-                return None
-            waiting += max(0, end - position)
+        try:
+            for at in self._consumer.assignment():
+                end, position = self._consumer.highwater(at), self._consumer.position(at, timeout_ms=0)
+                if end is None or position is None:
+                    return None
+                waiting += max(0, end - position)
+        except kafka_errors.KafkaError:
+            return None  # a partition that was just given to us has no position yet
         return waiting
 
     def close(self) -> None:
@@ -134,8 +150,12 @@ class KafkaLog:
     def moved(self, *, assigned: bool) -> None:
         """The group's assignment changed: what was read is read again by whoever holds it now."""
         self.epoch += 1
-        if assigned and self._paused:
-            self._consumer.pause(*self._consumer.assignment())
+        if assigned:
+            # kafka-python keeps the position of a partition that stays here, and with it would pass over all that is
+            # in flight and forgotten.
+            self._rewind = True
+            if self._paused:
+                self._consumer.pause(*self._consumer.assignment())
 
     def _start_over(self) -> None:
         self._transactions.drop()
@@ -146,13 +166,7 @@ class KafkaLog:
         """Set every position to what is committed; to the beginning where nothing ever was."""
         try:
             self._transactions.open()  # first: it settles the transaction in doubt, and with it the offsets
-            for at in self._consumer.assignment():
-                offset = self._consumer.committed(at, timeout_ms=_OFFSETS_TIMEOUT_MS)
-                if offset is None:
-                    self._consumer.seek_to_beginning(at)
-                    _LOG.info("%s has no committed offset: starting at its beginning", at)
-                else:
-                    self._consumer.seek(at, offset)
+            self._seek_committed(self._consumer.assignment())
             self._rewind = False
         except (kafka_errors.KafkaError, ServiceUnavailable) as error:
             self._rewind = True
@@ -172,17 +186,29 @@ class KafkaLog:
             if position is None:
                 position = self._consumer.committed(at, timeout_ms=_OFFSETS_TIMEOUT_MS) or 0
             if starts[at] > position:
+                # What is in flight was read before it was deleted: it stays valid, and so does the epoch.
                 self.losses.append(Loss(at.topic, at.partition, position, starts[at]))
                 _LOG.error(
                     "%s: records %d to %d were deleted before they were read", at, position, starts[at] - 1
                 )
             elif position > ends[at]:
-                # The log is shorter than what was read of it (it was made anew, or cut): all that it holds is new.
+                # The log is shorter than what was read of it (it was made anew, or cut): all that it holds is new, and
+                # what is in flight came from the old one.
                 _LOG.error(
                     "%s: %d records were read, it holds %d: starting at its beginning", at, position, ends[at]
                 )
+                self.epoch += 1
+                self._seek_committed(self._consumer.assignment() - {at})
             self._consumer.seek(at, starts[at])
-            self.epoch += 1
+
+    def _seek_committed(self, places: Iterable[TopicPartition]) -> None:
+        for at in places:
+            offset = self._consumer.committed(at, timeout_ms=_OFFSETS_TIMEOUT_MS)
+            if offset is None:
+                self._consumer.seek_to_beginning(at)
+                _LOG.info("%s has no committed offset: starting at its beginning", at)
+            else:
+                self._consumer.seek(at, offset)
 
 
 _RETRY_S = 0.5

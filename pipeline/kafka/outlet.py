@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
-from dapo.errors import ServiceUnavailable
+from dapo.errors import LogRefused, ServiceUnavailable
 from pipeline.kafka.connect import connection, reading
 from pipeline.kafka.transactions import Transactions
 from pipeline.ports import Message
@@ -73,6 +73,10 @@ class KafkaOutlet:
                 found = consumer.committed(TopicPartition(*self._at), timeout_ms=_BLOCK_MS)
             finally:
                 consumer.close(autocommit=False)
+        except kafka_errors.AuthorizationError as error:
+            raise LogRefused(
+                f"the position of {self._name} may not be read: {error}. Check the ACLs (deploy/acl)."
+            ) from error
         except kafka_errors.KafkaError as error:
             raise ServiceUnavailable(f"{type(error).__name__}: {error}") from error
         return int(found or 0)

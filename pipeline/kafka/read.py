@@ -27,6 +27,7 @@ _LOG = logging.getLogger(__name__)
 _POLL_MS = 500
 _MAX_RECORDS = 500  # handed on at once
 _FETCH_BYTES = 32 * 2**20  # in one answer: bounds the memory of large frames
+_OPEN_MS = 5_000  # for the first answer of any broker
 _ANSWER_MS = 15_000  # of one request; a broker that fails over needs about ten seconds
 _STALLED_S = 30.0  # without any progress the broker is away
 
@@ -160,9 +161,9 @@ class TopicReader:
 
     def _open(self, group: str | None) -> KafkaConsumer:
         with self._explained():
+            arguments = connection(self._settings, self._client) | reading(self._settings.max_message_bytes)
             return KafkaConsumer(
-                **connection(self._settings, self._client),
-                **reading(self._settings.max_message_bytes),
+                **arguments | {"bootstrap_timeout_ms": _OPEN_MS},
                 group_id=group,
                 fetch_max_bytes=_FETCH_BYTES,
                 fetch_max_wait_ms=_POLL_MS,
@@ -171,7 +172,10 @@ class TopicReader:
     def _places(self, topic: str) -> list[TopicPartition]:
         numbers = self._consumer.partitions_for_topic(topic)
         if not numbers:
-            raise LogRefused(f"topic {topic}: the broker has none. Make it with 'dapo topics create'.")
+            raise LogRefused(
+                f"topic {topic}: the broker has none, or none that this user may see."
+                " Make it with 'dapo topics create', or check the ACLs (deploy/acl)."
+            )
         return [TopicPartition(topic, number) for number in sorted(numbers)]
 
     def _start(self, positions: Mapping[TopicPartition, int]) -> None:

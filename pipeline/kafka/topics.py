@@ -77,7 +77,8 @@ def _explained(settings: KafkaSettings) -> Iterator[None]:
         yield
     except (kafka_errors.KafkaConnectionError, kafka_errors.KafkaTimeoutError) as error:
         raise ServiceUnavailable(
-            f"kafka.bootstrap: no broker answers at {settings.bootstrap}: {error}. Is it running ('dapo doctor')?"
+            f"kafka.bootstrap: no broker answers at {settings.bootstrap}: {error}. Is it running ('dapo doctor'), and is"
+            f" {settings.security_protocol} (kafka.security_protocol) what it speaks on this port?"
         ) from error
     except kafka_errors.TopicAlreadyExistsError:
         return  # somebody else was faster

@@ -42,7 +42,6 @@ from pipeline.stream.verdicts import Teller
 from pipeline.stream.worker import Limits, Worker
 from schemas.results import ResultRow
 
-
 _LOG = logging.getLogger(__name__)
 
 

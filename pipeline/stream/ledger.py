@@ -75,7 +75,7 @@ class Ledger:
     def published(self, told: Told) -> None:
         """A frame's row is committed."""
         row = told.row
-        gap = self._gap(row)
+        gap = 0 if told.replayed else self._gap(row)
         for names, name in ((self.cameras, row.camera_id), (self._lines, row.line_id)):
             count = _bounded(names, name or "")
             count.frames += 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from dapo.inspection import ResultState
 from pipeline.ports import Headers, Message, Result
 from pipeline.rows import Configuration, to_row
+from pipeline.stream.frames import ATTEMPT
 from pipeline.stream.topics import Topics
 from schemas.codec import CONTENT_TYPE, dataschema, encode
 from schemas.defects import DefectRow, defect_rows
@@ -32,10 +33,12 @@ class Told:
     Attributes:
         row: its result row.
         messages: row, defects, dead letter; in this order.
+        replayed: the frame was sent again from the dead letters, out of its camera's order.
     """
 
     row: ResultRow
     messages: tuple[Message, ...]
+    replayed: bool = False
 
     @property
     def size(self) -> int:
@@ -70,7 +73,7 @@ class Teller:
         row = to_row(result, self._configuration, deadline_ms=self._deadline_ms)
         if self._image_uri is not None:
             row = replace(row, image_uri=self._image_uri(row, result.frame.data))
-        return Told(row, tuple(self._messages(result, row)))
+        return Told(row, tuple(self._messages(result, row)), ATTEMPT in result.frame.headers)
 
     def _messages(self, result: Result, row: ResultRow) -> Iterator[Message]:
         key = (row.camera_id or result.frame.source).encode()

@@ -104,6 +104,27 @@ class LogSuite(ABC):
         finally:
             log.close()
 
+    def test_what_is_in_flight_when_the_group_moves_is_read_again(self):
+        first = self.open("a")
+        self.send(20)
+        self.take(first, 20)
+        epoch = first.epoch
+        second = self.open("b")
+        try:
+            found, epochs = {}, {}
+            deadline = time.monotonic() + 40
+            while first.epoch == epoch or len({v for values in found.values() for v in values}) < 20:
+                assert time.monotonic() < deadline, {name: len(values) for name, values in found.items()}
+                for name, log in (("a", first), ("b", second)):
+                    records = log.poll(0.1, 100)
+                    if epochs.get(name) != log.epoch:
+                        epochs[name], found[name] = log.epoch, set()
+                    found[name] |= {int(one.value) for one in records}
+            assert not found["a"] & found["b"]
+        finally:
+            second.close()
+            first.close()
+
     def test_a_second_member_takes_over_and_nothing_is_doubled(self):
         first = self.open("a")
         self.send(20)

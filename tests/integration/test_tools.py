@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,15 +16,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from PIL import Image
 from rich.console import Console
 
 import pipeline.cli as cli
-from dapo.errors import LogRefused
+from dapo.errors import LogRefused, ServiceUnavailable
 from dapo.pack_io import write_pack
 from pipeline.cli.parts import joining
 from pipeline.decode import Limits as FrameLimits
@@ -35,7 +36,7 @@ from pipeline.kafka.topics import TopicAdmin
 from pipeline.kafka.whole import WholeKafkaLog
 from pipeline.ports import Message
 from pipeline.rows import Configuration
-from pipeline.settings import Settings, load
+from pipeline.settings import KafkaSettings, Settings, load
 from pipeline.stream.frames import write_frame
 from pipeline.stream.inspection import Inspection
 from pipeline.stream.ledger import Ledger
@@ -55,7 +56,7 @@ from schemas.rle import decode_mask
 from schemas.status import StatusRow
 
 PACK = small_pack()
-COMMANDS = ("dead_letters", "ledger", "watch", "label", "parts")
+DAPO = str(Path(sys.executable).with_name("dapo"))
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0, what: str = "") -> None:
@@ -149,18 +150,17 @@ def line(kafka, monkeypatch) -> Iterator[Line]:
 
 
 @pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture
 def dapo(monkeypatch, capsys):
     """Run a command line; returns exit status, output and errors."""
 
-    class Entry:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def load(self):
-            return importlib.import_module(f"pipeline.cli.{self.name}").register
-
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(cli, "entry_points", lambda group: [Entry(name) for name in COMMANDS])
         watchdog = threading.Timer(
             60, signal.raise_signal, (signal.SIGINT,)
         )  # 'watch' goes on until it is stopped
@@ -193,6 +193,22 @@ def test_a_topic_is_read_to_the_end_it_had_and_no_further(line):
         assert reader.committed("nobody", line.topics.frames) == {0: None, 1: None, 2: None}
         with pytest.raises(LogRefused, match="dapo topics create"):
             reader.span("not.there")
+
+
+def test_records_that_are_deleted_meanwhile_are_left_out(line):
+    line.feed(30)
+    admin = KafkaAdminClient(bootstrap_servers=line.settings.kafka.bootstrap)
+    with TopicReader(line.settings.kafka) as reader:
+        span = reader.span(line.topics.frames)
+        [number] = {one.partition for one in reader.read(span)}
+        admin.delete_records({TopicPartition(line.topics.frames, number): 12})
+        assert [one.offset for one in reader.read(span)] == list(range(12, 30))
+    admin.close()
+
+
+def test_a_broker_that_is_away_is_named(unused_port):
+    with pytest.raises(ServiceUnavailable, match=f"127.0.0.1:{unused_port}.*dapo doctor"):
+        TopicReader(KafkaSettings(bootstrap=f"127.0.0.1:{unused_port}"))
 
 
 def test_only_committed_messages_are_read(line):
@@ -433,11 +449,7 @@ def test_a_second_process_is_refused_and_the_first_goes_on(line):
 def test_parts_survive_kills_without_loss_or_doubling(line):
     """kill -9 at random instants while results come; the successor rebuilds what was open."""
     random_, count = random.Random(7), 120
-    script = (
-        "import sys, typer; from pipeline.cli.parts import register; app = typer.Typer(); register(app);"
-        "app.callback()(lambda: None); app(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", script, "parts", "--group", f"{line.prefix}-parts", "--timeout", "60"]
+    command = [DAPO, "parts", "--group", f"{line.prefix}-parts", "--timeout", "60"]
     environment = {**os.environ, **line.environment, "OMP_NUM_THREADS": "1"}
     views = [(part, view) for part in range(count) for view in (0, 1)]
     random_.shuffle(views)

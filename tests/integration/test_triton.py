@@ -213,11 +213,16 @@ def test_silence_and_kills_are_outlived(tmp_path: Path) -> None:
     write_skeleton(tmp_path / "models")
     with TritonServer(tmp_path, tmp_path / "models") as server:
         address = Address(server.url)
-        watch, stop, sights = Reconciler(PACK, [address], placement=PLACEMENT), threading.Event(), _Sights()
-        thread = threading.Thread(target=watch.run, args=(stop, 0.2, sights))
-        thread.start()
-        assert sights.wait(State.SERVES)
-        infer = TritonInfer(PACK, address, Patience(deadline_s=20), CircuitBreaker(pause_s=0.2))
+        stop, both = threading.Event(), [_Sights(), _Sights()]  # as of two workers
+        watches = [Reconciler(PACK, [address], placement=PLACEMENT) for _ in both]
+        threads = [
+            threading.Thread(target=watch.run, args=(stop, 0.2, sights))
+            for watch, sights in zip(watches, both, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        assert all(sights.wait(State.SERVES) for sights in both)
+        infer = TritonInfer(PACK, address, Patience(deadline_s=20), CircuitBreaker(pause_s=0.2), shared=True)
         known = infer.infer(FRAMES, ["*"] * 8)
 
         server.pause()
@@ -232,16 +237,19 @@ def test_silence_and_kills_are_outlived(tmp_path: Path) -> None:
         with pytest.raises(ServiceUnavailable):
             infer.infer(FRAMES, ["*"] * 8)
         assert not infer.ready()
-        sights.forget()
+        for sights in both:
+            sights.forget()
         server.start()
-        assert sights.wait(State.SERVES)
+        assert all(sights.wait(State.SERVES) for sights in both)
+        assert not any(State.FAILED in sights.states for sights in both)
         assert _eventually(infer.ready)
         again = _patiently(lambda: infer.infer(FRAMES, ["*"] * 8))
         assert [one.map.tobytes() for one in again] == [one.map.tobytes() for one in known]
         infer.close()
         stop.set()
-        thread.join(60)
-        assert not thread.is_alive()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def _patiently(call: Callable[[], list]) -> list:
@@ -263,20 +271,20 @@ class _Sights:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._states: list[State] = []
+        self.states: list[State] = []
 
     def __call__(self, address: Address, sight: Sight) -> None:
         with self._changed:
-            self._states.append(sight.state)
+            self.states.append(sight.state)
             self._changed.notify_all()
 
     def forget(self) -> None:
         with self._changed:
-            self._states.clear()
+            self.states.clear()
 
     def wait(self, state: State) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: state in self._states, 180)
+            return self._changed.wait_for(lambda: state in self.states, 180)
 
 
 def test_a_fixed_repository_starts_by_itself_and_takes_no_push(tmp_path: Path) -> None:

@@ -50,6 +50,11 @@ class TestTritonInfer(InferSuite):
         return TritonInfer(self.pack, self.address, PATIENT)
 
 
+class TestSharedMemory(TestTritonInfer):
+    def opened(self) -> Infer:
+        return TritonInfer(self.pack, self.address, PATIENT, shared=True)
+
+
 @pytest.fixture
 def infer(triton: TritonServer) -> Iterator[TritonInfer]:
     made = TritonInfer(bundled(), _serve(triton, bundled()), PATIENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,24 @@ def test_features_of_another_image_side_are_not_signed() -> None:
     assert not found[1].any()
     again = Predict(Head(calibrated()))({**_features(2), "product": _indices(["*", "*"])})["pack_hash"]
     assert bytes(again[1].tolist()).hex() == calibrated().configuration_hash
+
+
+def test_a_model_process_keeps_the_memory_it_frees() -> None:
+    program = """
+import resource, numpy as np
+from triton_models.encode import keep_freed_memory
+assert keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        a, b = np.ones(2**20), np.ones(2**21)  # 8 and 16 MB: 6,000 pages
+        del a, b
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert int(said) < 6000  # 120,000 otherwise
 
 
 @pytest.mark.parametrize("index", [-1, 4])
