@@ -22,6 +22,9 @@ PREFIX = "DAPO_"
 FILE = "dapo.toml"
 # Environment names that belong to tools beside the settings tree.
 _OTHER = ("DAPO_CONFIG", "DAPO_EVAL_DATA")
+SECRETS = frozenset(
+    {"kafka.password", "store.access_key", "store.secret_key"}
+)  # never shown, not even where wrong
 
 
 def _split(value: Any) -> Any:
@@ -238,8 +241,9 @@ def load(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        found = "" if key in SECRETS else f", found {first['input']!r}"
         raise SettingsError(
-            f"{origins.get(key, 'settings')}: {key}: {first['msg'].lower()}, found {first['input']!r}."
+            f"{origins.get(key, 'settings')}: {key}: {first['msg'].lower()}{found}."
         ) from error
 
 

@@ -70,8 +70,8 @@ def encoder_config(sizes: Sizes, placement: Placement) -> pb.ModelConfig:
 
 
 def head_config(sizes: Sizes, placement: Placement) -> pb.ModelConfig:
-    """Configuration of `dapo_head`. It takes a millisecond a frame: one copy serves many encoders."""
-    return _backend_config(HEAD, sizes, replace(placement, instances=1))
+    """Configuration of `dapo_head`. It takes a millisecond a frame of one thread: one copy serves many encoders."""
+    return _backend_config(HEAD, sizes, replace(placement, instances=1, threads=1))
 
 
 def ensemble_config(

@@ -17,9 +17,7 @@ from kafka.net.selector import NetworkSelector
 
 from dapo.errors import DapoError, LogRefused, SettingsError
 
-_GREETING_S = (
-    5.0  # a broker on the plant's network answers in milliseconds; one that is away is waited for elsewhere
-)
+_GREETING_S = 5.0  # a broker answers in milliseconds; one that is away is waited for elsewhere
 _MISMATCH = (kafka_errors.UnsupportedSaslMechanismError, kafka_errors.IllegalSaslStateError)
 # OpenSSL's words for a peer that does not speak TLS at all.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}

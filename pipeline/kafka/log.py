@@ -83,8 +83,14 @@ class KafkaLog:
         """See `pipeline.ports.Log`. Deleted records are added to `losses`, and reading goes on behind them."""
         if self._rewind:
             self._start_at_committed()
-            if self._rewind:
-                return []  # no position is sure yet
+        if not self._rewind:
+            found = self._poll(timeout_s, max_records)
+            if not self._rewind:
+                return found
+        # No position is sure yet; or the group moved within this poll, and what it gave may not be ours, or not be next.
+        return []
+
+    def _poll(self, timeout_s: float, max_records: int) -> list[Record]:
         try:
             found = self._consumer.poll(int(timeout_s * 1000), max_records)
         except kafka_errors.NoOffsetForPartitionError:
@@ -97,8 +103,6 @@ class KafkaLog:
             raise LogRefused(
                 f"topic {self._topic}: may not be read: {error}. Check the ACLs (deploy/acl)."
             ) from error
-        if self._rewind:
-            return []  # the group moved within this poll: what it gave may not be ours, or not be next
         return [record_of(one) for records in found.values() for one in records]
 
     def commit(self, messages: Sequence[Message], consumed: Mapping[Partition, int]) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from dapo.errors import SettingsError
 from pipeline.cli import invoke
-from pipeline.settings import keys, load, shown
+from pipeline.settings import SECRETS, keys, load, shown
 
 
 def test_each_layer_wins_over_the_one_before(tmp_path):
@@ -79,3 +79,14 @@ def test_brackets_in_settings_are_text(monkeypatch, capsys, tmp_path):
     shown = capsys.readouterr().out
     assert "[/tmp]" in shown
     assert "[red]a.pack" in shown
+
+
+def test_a_secret_is_not_shown_even_where_it_is_wrong(tmp_path):
+    file = tmp_path / "dapo.toml"
+    for key in SECRETS:
+        section, name = key.split(".")
+        file.write_text(f"[{section}]\n{name} = 99887766\n")
+        with pytest.raises(SettingsError) as caught:
+            load(config=file, environment={})
+        assert key in str(caught.value)
+        assert "99887766" not in str(caught.value)

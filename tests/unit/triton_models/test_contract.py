@@ -81,7 +81,8 @@ def test_both_models_keep_all_versions_and_queue_without_a_policy() -> None:
         assert "queue_policy" not in as_text(config)
         assert len(config.model_warmup) == 1
         assert set(config.model_warmup[0].inputs) == {tensor.name for tensor in config.input}
-    assert head_config(SIZES, Placement(instances=3)).instance_group[0].count == 1
+    head = head_config(SIZES, Placement(instances=3, threads=4))
+    assert (head.instance_group[0].count, parameter(head, "threads")) == (1, "1")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_what_a_server_fills_in_is_no_difference() -> None:
     theirs.instance_group[0].name = "dapo_head_0"
     theirs.optimization.input_pinned_memory.enable = True
     assert essence(theirs) == essence(mine)
-    for other in (head_config(Sizes(512, 32, 192), Placement()), head_config(SIZES, Placement(threads=1))):
+    for other in (head_config(Sizes(512, 32, 192), Placement()), head_config(SIZES, Placement("cpu"))):
         assert essence(other) != essence(mine)
 
 

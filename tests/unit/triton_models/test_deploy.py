@@ -50,7 +50,8 @@ def test_a_deployment_is_models_first_and_the_ensemble_last(triton: FakeTriton, 
 def test_deploying_again_pushes_nothing(server: ModelServer) -> None:
     deploy(server, pack())
     assert deploy(server, pack()).pushed == ()
-    assert deploy(server, pack(), placement=Placement(threads=1)).pushed == ("clip_encoder", "dapo_head")
+    assert deploy(server, pack(), placement=Placement(threads=1)).pushed == ("clip_encoder",)
+    assert deploy(server, pack(), placement=Placement("cpu")).pushed == ("clip_encoder", "dapo_head")
 
 
 def test_a_second_pack_keeps_the_first_and_there_is_a_way_back(server: ModelServer) -> None:
