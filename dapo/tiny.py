@@ -99,7 +99,9 @@ class Lite0Stem(nn.Module):
         self.register_buffer("shift", ((mean * 255 - 127) / 128).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu6(self.conv(images * self.scale + self.shift))
+        # Channels last: a third of the time on a CPU, where depthwise convolutions are slow otherwise.
+        images = (images * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
+        x = F.relu6(self.conv(images))
         fine = x
         for index, block in enumerate(self.blocks):
             x = block(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,12 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from dapo.errors import PackError
+from dapo.errors import PackError, WeightsNotFound
 from dapo.pack import Product
 from dapo.pack_io import write_pack
 from dapo.predictor import Head, ImageSide, Predictor
+from dapo.tiny import bundled_weights
 from tests.unit.triton_models.packs import calibrated, encoder, images, pack
 from triton_models.contract import ENCODER, HEAD, product_names
+from triton_models.document import bundled_pack
 from triton_models.encode import Encode
 from triton_models.predict import Predict
 from triton_models.repository import PACK_FILE
@@ -202,6 +205,20 @@ def test_a_version_learns_where_it_runs(tmp_path: Path) -> None:
     found = Settings.of(_arguments(tmp_path, threads="3"))
     assert (found.device, found.folder, found.parameters) == ("cpu", tmp_path / "7", {"threads": "3"})
     assert Settings.of(_arguments(tmp_path, "GPU")).device == "cuda:1"
+
+
+def test_weights_are_taken_from_the_servers_folder(tmp_path: Path) -> None:
+    tiny = bundled_pack()
+    own = replace(tiny, encoder=replace(tiny.encoder, weights="file"))
+    (tmp_path / "7").mkdir()
+    write_pack(own, tmp_path / "7" / PACK_FILE)
+    arguments = _arguments(tmp_path, weights_folder=str(tmp_path))
+    with pytest.raises(WeightsNotFound, match=own.encoder.sha256):
+        Encode.load(Settings.of(arguments))
+    shutil.copy(bundled_weights(), tmp_path / f"{own.encoder.sha256}.safetensors")
+    size = own.encoder.image_size
+    found = Encode.load(Settings.of(arguments))({"image": torch.zeros(1, size, size, 3, dtype=torch.uint8)})
+    assert bytes(found["features_hash"][0].tolist()).hex() == features_hash(own)
 
 
 @pytest.mark.parametrize("name", ["clip_encoder", "dapo_head"])
