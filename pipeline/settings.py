@@ -106,6 +106,16 @@ class TritonSettings(_Section):
     ssl_certfile: Path | None = Field(default=None, description="PEM file of this client's certificate")
     ssl_keyfile: Path | None = Field(default=None, description="PEM file of this client's key")
     tls: bool = Field(default=False, description="speak TLS")
+    shared_memory: bool = Field(
+        default=False, description="the server runs on this host: hand frames over in shared memory"
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="where a pushed pack runs")
+    gpus: Names = Field(default=(), description="numbers of its GPUs; none: all")
+    instances: int = Field(default=1, ge=1, description="copies of the encoder, per GPU")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of each copy")
+    weights_folder: str = Field(
+        default="", description="folder on the server with weights named by their hash"
+    )
 
 
 class StoreSettings(_Section):

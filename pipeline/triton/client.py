@@ -17,7 +17,7 @@ from dapo.inspection import Prediction
 from dapo.pack import ANY_PRODUCT, Pack
 from pipeline.triton.breaker import CircuitBreaker
 from pipeline.triton.shared import SharedFrames
-from pipeline.triton.window import Cancel, Done, Patience, send
+from pipeline.triton.window import Cancel, Done, Failure, Patience, send
 from triton_models.connection import TRANSIENT, Address, status, translated
 from triton_models.contract import (
     ENSEMBLE,
@@ -111,7 +111,7 @@ class TritonInfer:
             for start in range(0, len(images), self._frames)
         ]
         try:
-            answers = send(requests, self._submit, _retriable, self._patience, self._breaker)
+            answers = send(requests, self._submit, _kind, self._patience, self._breaker)
         except ServiceUnavailable:
             if self._breaker.open_s:
                 self._reconnect()
@@ -192,10 +192,10 @@ class TritonInfer:
         found = translated(self._address.url, error)
         if self._shared is not None and self._shared.name in error.message():
             self._shared.lost()
-            return _Transient(str(found))
+            return _Passing(str(found))
         if status(error) == "DEADLINE_EXCEEDED":
-            return _Transient(f"{found} If it is only slow, give it longer with triton.deadline_s.")
-        return _Transient(str(found)) if status(error) in TRANSIENT else found
+            return _Passing(f"{found} If it is only slow, give it longer with triton.deadline_s.")
+        return _Passing(str(found)) if status(error) in TRANSIENT else found
 
     def _unexpected(self, found: str) -> UnexpectedPack:
         return UnexpectedPack(
@@ -210,9 +210,12 @@ class TritonInfer:
         self._server = ModelServer(self._address)
 
 
-class _Transient(ServiceUnavailable):
+class _Passing(ServiceUnavailable):
     """The same request may go better a moment later."""
 
 
-def _retriable(error: DapoError) -> bool:
-    return isinstance(error, _Transient)
+def _kind(error: DapoError) -> Failure:
+    if isinstance(error, _Passing):
+        return Failure.PASSING
+    answered = isinstance(error, UnexpectedPack) or not isinstance(error, ServiceUnavailable)
+    return Failure.OURS if answered else Failure.ILL

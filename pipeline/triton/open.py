@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dapo.errors import ServiceUnavailable
+from dapo.errors import ServiceUnavailable, SettingsError
 from dapo.inspection import Prediction
 from dapo.pack import Pack
 from pipeline.settings import TritonSettings
@@ -33,7 +33,26 @@ def address_of(settings: TritonSettings, url: str = "") -> Address:
     )
 
 
-def open_triton(settings: TritonSettings, pack: Pack, placement: Placement = Placement()) -> WatchedInfer:
+def placement_of(settings: TritonSettings) -> Placement:
+    """Where and how a pushed pack runs on the server.
+
+    Raises:
+        SettingsError: a GPU is no number.
+    """
+    if wrong := [name for name in settings.gpus if not name.isdigit()]:
+        raise SettingsError(
+            f'triton.gpus: \'{wrong[0]}\' is no number of a GPU. Example: triton.gpus = ["0", "1"].'
+        )
+    return Placement(
+        settings.device,
+        tuple(int(name) for name in settings.gpus),
+        settings.instances,
+        settings.threads,
+        weights_folder=settings.weights_folder,
+    )
+
+
+def open_triton(settings: TritonSettings, pack: Pack) -> WatchedInfer:
     """The Infer port on the server that the settings name. A server that serves nothing is given the pack first.
 
     Raises:
@@ -41,8 +60,9 @@ def open_triton(settings: TritonSettings, pack: Pack, placement: Placement = Pla
         SettingsError, ContractError: see `TritonInfer`.
     """
     address = address_of(settings)
-    infer = TritonInfer(pack, address, Patience(settings.deadline_s, window=settings.window))
-    reconciler = Reconciler(pack, [address], placement=placement)
+    patience = Patience(settings.deadline_s, window=settings.window)
+    infer = TritonInfer(pack, address, patience, shared=settings.shared_memory)
+    reconciler = Reconciler(pack, [address], placement=placement_of(settings))
     try:
         found = reconciler.mend(address)
         if found.state is State.FAILED:

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, TypeVar
 
 from dapo.errors import DapoError, ServiceUnavailable
@@ -24,6 +25,17 @@ Done = Callable[[Answer | None, DapoError | None], None]
 Submit = Callable[[Request, float, Done[Answer]], Cancel]
 _FIRST_PAUSE_S = 0.05  # a model that is just being switched over is back within this
 _LONGEST_PAUSE_S = 1.0
+_SHORTEST_S = (
+    0.001  # of an attempt whose deadline passed while it waited for room: it ends at once, by the usual way
+)
+
+
+class Failure(Enum):
+    """What an error says of the server, and whether the same request is worth another try."""
+
+    PASSING = "away or too busy: a moment later it may go better"
+    ILL = "not as it should be: it takes longer than a moment"
+    OURS = "it answered, and the caller has to act"
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Patience:
 def send(
     requests: Sequence[Request],
     submit: Submit[Request, Answer],
-    retriable: Callable[[DapoError], bool],
+    kind: Callable[[DapoError], Failure],
     patience: Patience,
     breaker: CircuitBreaker,
     clock: Callable[[], float] = time.monotonic,
@@ -53,14 +65,14 @@ def send(
 
     Args:
         submit: starts an attempt; see `Submit`.
-        retriable: whether the same request, a moment later, may go better.
+        kind: of an error that `submit` reported.
         clock: monotonic seconds.
 
     Raises:
         ServiceUnavailable: an attempt failed and its deadline leaves no time for another, or the breaker is open.
         DapoError: what `submit` reported, where another try is of no use. Attempts under way are cancelled.
     """
-    return _Sending(requests, submit, retriable, patience, breaker, clock).run()
+    return _Sending(requests, submit, kind, patience, breaker, clock).run()
 
 
 class _Sending(Generic[Request, Answer]):
@@ -70,12 +82,12 @@ class _Sending(Generic[Request, Answer]):
         self,
         requests: Sequence[Request],
         submit: Submit[Request, Answer],
-        retriable: Callable[[DapoError], bool],
+        kind: Callable[[DapoError], Failure],
         patience: Patience,
         breaker: CircuitBreaker,
         clock: Callable[[], float],
     ) -> None:
-        self._requests, self._submit, self._retriable = requests, submit, retriable
+        self._requests, self._submit, self._kind = requests, submit, kind
         self._patience, self._breaker, self._clock = patience, breaker, clock
         now = clock()
         self._due = [(now, index) for index in range(len(requests))]  # a heap: when each may go out (again)
@@ -106,7 +118,8 @@ class _Sending(Generic[Request, Answer]):
             _, index = heapq.heappop(self._due)
             now = self._clock()
             deadline = self._deadlines.setdefault(index, now + self._patience.deadline_s)
-            seconds = min(deadline - now, self._patience.deadline_s / self._patience.attempts)
+            share = self._patience.deadline_s / self._patience.attempts
+            seconds = max(_SHORTEST_S, min(deadline - now, share))
 
             def ended(answer: Answer | None, error: DapoError | None, index: int = index) -> None:
                 self._ended.put((index, answer, error))
@@ -131,12 +144,14 @@ class _Sending(Generic[Request, Answer]):
             self._failed(index, error)
 
     def _failed(self, index: int, error: DapoError) -> None:
-        if not isinstance(error, ServiceUnavailable):
+        kind = self._kind(error)
+        if kind is Failure.OURS:
+            self._breaker.succeeded()
             raise error
         opened = self._breaker.failed()
         pause = random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** self._failures[index])
         self._failures[index] += 1
         again = self._clock() + pause
-        if opened or not self._retriable(error) or again >= self._deadlines[index]:
+        if opened or kind is Failure.ILL or again >= self._deadlines[index]:
             raise error
         heapq.heappush(self._due, (again, index))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 import pytest
 
 from dapo.errors import DapoError, ServiceUnavailable
 from pipeline.triton.breaker import CircuitBreaker
-from pipeline.triton.window import Cancel, Done, Patience, send
+from pipeline.triton.window import Cancel, Done, Failure, Patience, send
 
 
 class Transport:
@@ -49,9 +48,9 @@ def _send(
     count: int,
     patience: Patience = Patience(),
     breaker: CircuitBreaker | None = None,
-    retriable: Callable[[DapoError], bool] = lambda error: True,
+    kind: Failure = Failure.PASSING,
 ) -> list[int]:
-    return send(range(count), transport.submit, retriable, patience, breaker or CircuitBreaker())
+    return send(range(count), transport.submit, lambda error: kind, patience, breaker or CircuitBreaker())
 
 
 def test_answers_come_in_the_order_of_requests() -> None:
@@ -95,15 +94,16 @@ def test_it_gives_up_where_the_deadline_leaves_no_time() -> None:
     assert 2 <= len(transport.attempts) < 9
 
 
-@pytest.mark.parametrize("error", [DapoError("no such product"), ServiceUnavailable("ill")])
-def test_other_errors_end_it_at_once_and_cancel_the_rest(error: DapoError) -> None:
-    transport = Transport()
+@pytest.mark.parametrize("kind", [Failure.OURS, Failure.ILL])
+def test_other_errors_end_it_at_once_and_cancel_the_rest(kind: Failure) -> None:
+    transport, error = Transport(), DapoError("no such product")
     transport.by_hand = True
+    breaker = CircuitBreaker(failures=1)
     caught: list[DapoError] = []
 
     def run() -> None:
         try:
-            _send(transport, 3, retriable=lambda _: False)
+            _send(transport, 3, breaker=breaker, kind=kind)
         except DapoError as problem:
             caught.append(problem)
 
@@ -115,6 +115,7 @@ def test_other_errors_end_it_at_once_and_cancel_the_rest(error: DapoError) -> No
     thread.join(10)
     assert caught == [error]
     assert sorted(transport.cancelled) == [0, 2]
+    assert (breaker.open_s > 0) == (kind is Failure.ILL)
 
 
 def test_failures_in_a_row_end_the_tries_and_the_next_call_sends_nothing() -> None:
