@@ -82,6 +82,8 @@ def up(names: Sequence[str], state: Path, progress: Progress) -> list[Up]:
             for name in names:
                 server = _server(name, state, known)
                 if isinstance(server, TritonServer):
+                    with explained(server.models):
+                        server.models.mkdir(parents=True, exist_ok=True)
                     write_skeleton(server.models)  # what packs are pushed to
                 servers.append(_started(server, known, progress))
                 if isinstance(server, S3Server):

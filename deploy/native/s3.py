@@ -9,7 +9,7 @@ from pathlib import Path
 
 import urllib3
 from minio import Minio
-from minio.error import MinioException
+from minio.error import MinioException, S3Error
 
 from deploy.native.ports import HOST
 from deploy.native.progress import Progress
@@ -73,9 +73,13 @@ class S3Server(Server):
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket where there is none of this name."""
-        client = self.client()
-        if not client.bucket_exists(name):
-            client.make_bucket(name)
+        try:
+            self.client().make_bucket(name)
+        except (
+            S3Error
+        ) as error:  # asking first is not enough: versitygw says no to a bucket that it then refuses to make
+            if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
 
     def healthy(self) -> bool:
         try:
