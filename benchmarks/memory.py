@@ -38,9 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as out:
         line = [
-            sys.executable,
-            "-m",
-            "pipeline.cli",
+            str(Path(sys.executable).with_name("dapo")),
             "run",
             "--list",
             str(options.list),
