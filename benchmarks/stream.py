@@ -46,7 +46,7 @@ from pipeline.stream.ledger import Ledger
 from pipeline.stream.metrics import Metrics
 from pipeline.stream.retention import Needs, plan
 from pipeline.stream.topics import Topics
-from pipeline.stream.verdicts import Teller
+from pipeline.stream.verdicts import Teller, Told
 from pipeline.stream.worker import Limits, Worker
 from pipeline.testing import encoded, small_pack
 from schemas.codec import decode_results
@@ -154,7 +154,7 @@ class _Watch(Ledger):
         self.begun = self.begun or time.perf_counter()
         super().read(record)
 
-    def published(self, told) -> None:  # type: ignore[no-untyped-def]
+    def published(self, told: Told) -> None:
         super().published(told)
         self.done += 1
         if self.done == self._count:
