@@ -7,7 +7,7 @@ are frames that were lost before Kafka.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -144,17 +144,3 @@ def _bounded(names: dict[str, Count], name: str) -> Count:
     if name not in names and len(names) >= _MAX_NAMES:
         name = OTHER
     return names.setdefault(name, Count())
-
-
-def gaps(sequences: Iterator[int]) -> int:
-    """Numbers missing in a camera's sequence, in order.
-
-    >>> gaps(iter([1, 2, 5]))
-    2
-    """
-    missing, last = 0, None
-    for number in sequences:
-        if last is not None and number > last:
-            missing += number - last - 1
-        last = number
-    return missing

@@ -12,7 +12,7 @@ import pytest
 from dapo.errors import SettingsError
 from pipeline.rows import Configuration
 from pipeline.stream.health import HealthServer
-from pipeline.stream.ledger import Ledger, gaps
+from pipeline.stream.ledger import Ledger
 from pipeline.stream.metrics import Metrics
 from pipeline.stream.slots import Slot
 from pipeline.stream.topics import Topics
@@ -121,7 +121,3 @@ def test_a_thousand_cameras_share_one_count():
         ledger.published(told(camera=f"c{number}", sequence=0))
     assert len(ledger.cameras) <= 1001
     assert sum(count.frames for count in ledger.cameras.values()) == 1500
-
-
-def test_gaps_of_a_sequence():
-    assert gaps(iter([3, 4, 9, 1, 2])) == 4
