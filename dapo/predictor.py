@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from dapo import head
 from dapo.errors import SettingsError
 from dapo.inspection import Prediction
 from dapo.pack import Pack, Scoring
 from dapo.preprocess import normalise
-from dapo.vision import encode_image, project
+from dapo.runtime import Runtime, open_run
 
 # open_clip takes seconds to import, and a head alone does not need it: `ImageSide` imports what does.
 if TYPE_CHECKING:
@@ -28,14 +27,15 @@ if TYPE_CHECKING:
 class Predictor:
     """Inspects batches of frames under one prompt pack: an `ImageSide`, and a `Head` after it.
 
-    Only the image tower works on a whole batch. All after it is done frame by frame: a frame's numbers do not
-    depend on the products beside it in the batch.
+    A frame's numbers do not depend on the frames and products beside it in the batch.
 
     Args:
         pack: what to inspect with; its text vectors are read, never computed.
         weights: local file of the encoder's weights, instead of the bundle or the hub.
         device: "cpu", "cuda", "cuda:1".
-        threads: of torch, for the whole process; None leaves them as they are.
+        threads: on a CPU, of torch for the whole process too; None: as many as cores.
+        runtime: who runs the image tower; see `dapo.runtime.open_run`.
+        batch: frames per run on a GPU; fewer are filled up. On a CPU each frame runs alone.
         scoring: instead of the pack's own.
         encoder: already loaded, instead of loading one; it is moved to `device`.
 
@@ -47,7 +47,7 @@ class Predictor:
     Raises:
         EncoderMismatch: the encoder is not the one the pack was made for.
         WeightsNotFound: no weights are found.
-        SettingsError: torch can't use `device`.
+        SettingsError: torch can't use `device`, or the runtime can't be had.
 
     Example:
         predictor = Predictor(read_pack("default.pack"))
@@ -62,12 +62,20 @@ class Predictor:
         weights: Path | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        runtime: Runtime = "auto",
+        batch: int = 8,
         scoring: Scoring | None = None,
         encoder: Encoder | None = None,
     ) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        self._side = ImageSide(pack, weights=weights, device=device, encoder=encoder)
+        self._side = ImageSide(
+            pack,
+            weights=weights,
+            device=device,
+            threads=threads,
+            runtime=runtime,
+            batch=batch,
+            encoder=encoder,
+        )
         self._head = Head(pack, device=device, scoring=scoring)
         self.pack = pack
         self.scoring = self._head.scoring
@@ -102,7 +110,7 @@ class ImageSide:
     """The half of a predictor that looks at pixels: encoder, visual prompts, adapters. Types do not matter to it.
 
     Args:
-        pack, weights, device, encoder: see `Predictor`.
+        pack, weights, device, threads, runtime, batch, encoder: see `Predictor`.
 
     Attributes:
         image_size: side S of the square input in px.
@@ -117,26 +125,28 @@ class ImageSide:
         *,
         weights: Path | None = None,
         device: str = "cpu",
+        threads: int | None = None,
+        runtime: Runtime = "auto",
+        batch: int = 8,
         encoder: Encoder | None = None,
     ) -> None:
         from dapo.packing import check_encoder, load_pack_encoder
+        from dapo.tower import ImageTower
 
-        self._device = _device(device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        target = _device(device)
         if encoder is None:
             encoder = load_pack_encoder(pack, weights)
         else:
             check_encoder(pack, encoder)
         self._pack = pack
         self.image_size = encoder.image_size
-        self._encoder = encoder
-        self._clip: Any = encoder.clip.to(self._device)
-        self._learned = {
-            name: _tensor(pack, name, self._device)
-            for name in pack.tensors
-            if name.startswith(("prompt.visual", "adapter."))
-        }
+        tower = ImageTower(pack, encoder).eval().requires_grad_(False).to(target)
+        self._run = open_run(
+            tower, encoder.image_size, device=target, runtime=runtime, threads=threads, batch=batch
+        )
 
-    @torch.inference_mode()
     def features(self, images: NDArray[np.uint8]) -> ImageFeatures:
         """Image and patch features in the joint space, L2-normalised, of RGB uint8 [B, S, S, 3]."""
         from dapo.model import ImageFeatures
@@ -146,21 +156,8 @@ class ImageSide:
             raise ValueError(
                 f"expected uint8 [B, {size}, {size}, 3], got {images.dtype} {list(images.shape)}"
             )
-        pixels = torch.from_numpy(normalise(images, self._pack.mean, self._pack.std)).to(self._device)
-        visual = self._clip.visual
-        if self._pack.kind == "dapo":
-            prompts = self._learned["prompt.visual"]
-            out = encode_image(visual, pixels, self._encoder.taps, prompts, self._pack.alpha)
-            taps = [
-                F.linear(
-                    tap, self._learned[f"adapter.{index}.weight"], self._learned[f"adapter.{index}.bias"]
-                )
-                for index, tap in enumerate(out.taps)
-            ]
-        else:
-            out = encode_image(visual, pixels, self._encoder.dense_taps)
-            taps = [project(visual, tap) for tap in out.taps]
-        return ImageFeatures(F.normalize(out.cls, dim=-1), [F.normalize(tap, dim=-1) for tap in taps])
+        cls, *taps = self._run(normalise(images, self._pack.mean, self._pack.std))
+        return ImageFeatures(cls, taps)
 
 
 class Head:

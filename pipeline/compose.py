@@ -14,6 +14,7 @@ from pipeline.infer import InProcessInfer
 
 if TYPE_CHECKING:
     from dapo.encoder import Encoder
+    from dapo.runtime import Runtime
 
 
 def choose_types(pack: Pack, product: str, words: Sequence[str], encoder: Encoder | None = None) -> Pack:
@@ -50,6 +51,7 @@ def in_process(
     weights: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    runtime: Runtime = "auto",
 ) -> tuple[Pack, InProcessInfer]:
     """The pack with the words chosen, and a model that answers with it; the encoder is loaded once.
 
@@ -62,5 +64,5 @@ def in_process(
     encoder = load_pack_encoder(pack, weights)
     if words:
         pack = choose_types(pack, product, words, encoder)
-    predictor = Predictor(pack, encoder=encoder, device=device, threads=threads)
+    predictor = Predictor(pack, encoder=encoder, device=device, threads=threads, runtime=runtime, batch=batch)
     return pack, InProcessInfer(pack, batch=batch, predictor=predictor)

@@ -11,24 +11,20 @@ from numpy.typing import NDArray
 
 from dapo.errors import DapoError
 from dapo.inspection import Prediction
-from dapo.pack import ANY_PRODUCT, Pack
+from dapo.pack import Pack
 
 if TYPE_CHECKING:
     from dapo.predictor import Predictor
+    from dapo.runtime import Runtime
 
 
 class InProcessInfer:
     """Answers batches with a `dapo.predictor.Predictor`.
 
-    The model always gets batches of exactly `batch` images, filled up with black ones: matrix products round
-    differently for different batch sizes, and an image's answer must not depend on how many came with it.
-
     Args:
         pack: what to inspect with.
         batch: images per run of the model.
-        weights: local file of the encoder's weights.
-        device: as torch names it.
-        threads: of torch; None leaves them.
+        weights, device, threads, runtime: see `Predictor`.
         predictor: already loaded, instead of loading one.
 
     Raises:
@@ -43,12 +39,15 @@ class InProcessInfer:
         weights: Path | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        runtime: Runtime = "auto",
         predictor: Predictor | None = None,
     ) -> None:
         if predictor is None:
             from dapo.predictor import Predictor
 
-            predictor = Predictor(pack, weights=weights, device=device, threads=threads)
+            predictor = Predictor(
+                pack, weights=weights, device=device, threads=threads, runtime=runtime, batch=batch
+            )
         self._predictor = predictor
         self._batch = batch
         self.image_size = predictor.image_size
@@ -65,12 +64,8 @@ class InProcessInfer:
             raise ValueError(f"{len(images)} images for {len(products)} products")
         found: list[Prediction] = []
         for start in range(0, len(images), self._batch):
-            part = images[start : start + self._batch]
-            names = list(products[start : start + self._batch])
-            missing = self._batch - len(part)
-            if missing:
-                part = np.concatenate([part, np.zeros((missing, *images.shape[1:]), np.uint8)])
-            found += self._predict(part, names + [ANY_PRODUCT] * missing)[: len(names)]
+            end = start + self._batch
+            found += self._predict(images[start:end], products[start:end])
         return found
 
     def close(self) -> None:

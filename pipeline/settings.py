@@ -64,6 +64,9 @@ class ModelSettings(_Section):
 
     device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; none: as many as cores")
+    runtime: Literal["auto", "torch", "openvino"] = Field(
+        default="auto", description="who runs the encoder; auto: OpenVINO on a CPU, torch on a GPU"
+    )
     weights: Path | None = Field(default=None, description="local file of the encoder's weights")
 
 
@@ -113,6 +116,9 @@ class TritonSettings(_Section):
     gpus: Names = Field(default=(), description="numbers of its GPUs; none: all")
     instances: int = Field(default=1, ge=1, description="copies of the encoder, per GPU")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of each copy")
+    runtime: Literal["auto", "torch", "openvino"] = Field(
+        default="auto", description="who runs each copy, as model.runtime"
+    )
     weights_folder: str = Field(
         default="", description="folder on the server with weights named by their hash"
     )

@@ -16,7 +16,7 @@ from triton_models.versions import Versions
 QUEUE_DELAY_US = 1000
 # Names of the parameters that model code reads.
 THREADS = "threads"
-RUN_BATCH = "run_batch"
+RUNTIME = "runtime"
 WEIGHTS_FOLDER = "weights_folder"
 PLACEMENT = "placement"
 CONFIGURATION_HASH = "configuration_hash"
@@ -24,6 +24,7 @@ FIXED = "fixed"  # set in a repository that holds its versions on disk
 
 
 Device = Literal["auto", "cpu", "gpu"]
+Runtime = Literal["auto", "torch", "openvino"]  # as dapo.runtime, which needs torch; this file does not
 _KINDS = {
     "auto": pb.ModelInstanceGroup.KIND_AUTO,
     "cpu": pb.ModelInstanceGroup.KIND_CPU,
@@ -39,9 +40,8 @@ class Placement:
         device: "auto" takes the GPUs where the server has some.
         gpus: their numbers; none: all.
         instances: copies of the encoder (per GPU), each a process with its own weights.
-        threads: torch's threads of each copy on a CPU; None leaves torch its own choice, one per core.
-        run_batch: images per run of the encoder, filled up with black ones so that no answer depends on how many
-            came with it. None: 1 on a CPU, where more gains nothing, else the largest request.
+        threads: of each copy on a CPU; None: one per core.
+        runtime: who runs the encoder; see `dapo.runtime.open_run`.
         weights_folder: folder on the server with weights named <sha256>.safetensors (or .pt), as packs name them;
             none: only bundled encoders are found.
     """
@@ -50,7 +50,7 @@ class Placement:
     gpus: tuple[int, ...] = ()
     instances: int = 1
     threads: int | None = None
-    run_batch: int | None = None
+    runtime: Runtime = "auto"
     weights_folder: str = ""
 
     def parameters(self) -> dict[str, str]:
@@ -59,7 +59,7 @@ class Placement:
         return {
             PLACEMENT: f"{where} x{self.instances}",
             THREADS: str(self.threads or ""),
-            RUN_BATCH: str(self.run_batch or ""),
+            RUNTIME: "" if self.runtime == "auto" else self.runtime,
             WEIGHTS_FOLDER: self.weights_folder,
         }
 

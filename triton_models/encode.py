@@ -1,14 +1,16 @@
-"""The work of `clip_encoder`: `dapo.predictor.ImageSide` on batches of one size."""
+"""The work of `clip_encoder`: `dapo.predictor.ImageSide` on requests."""
 
 from __future__ import annotations
 
 import ctypes
+from typing import get_args
 
-import numpy as np
 import torch
 
+from dapo.errors import SettingsError
 from dapo.predictor import ImageSide
-from triton_models.config import RUN_BATCH, THREADS, WEIGHTS_FOLDER
+from dapo.runtime import Runtime
+from triton_models.config import RUNTIME, THREADS, WEIGHTS_FOLDER
 from triton_models.contract import CLS, FEATURES_HASH, IMAGE, MAX_BATCH, TAPS
 from triton_models.settings import Settings, Tensors
 from triton_models.versions import features_hash
@@ -34,14 +36,11 @@ class Encode:
     Args:
         side: encoder with visual prompts and adapters.
         digest: features hash of the pack.
-        run_batch: the encoder always gets so many images, filled up with black ones: matrix products round differently
-            for different sizes, and an answer must not depend on how many frames came with it.
     """
 
-    def __init__(self, side: ImageSide, digest: str, run_batch: int) -> None:
+    def __init__(self, side: ImageSide, digest: str) -> None:
         self._side = side
         self._digest = torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8)
-        self._run_batch = run_batch
 
     @classmethod
     def load(cls, settings: Settings) -> Encode:
@@ -50,24 +49,32 @@ class Encode:
         Raises:
             PackError, EncoderMismatch, WeightsNotFound, SettingsError: see `ImageSide`.
         """
-        if threads := settings.parameters.get(THREADS):
-            torch.set_num_threads(int(threads))
         keep_freed_memory()
         pack = settings.pack()
         weights = find_weights(pack.encoder, settings.parameters.get(WEIGHTS_FOLDER, ""))
-        side = ImageSide(pack, weights=weights, device=settings.device)
-        run_batch = settings.parameters.get(RUN_BATCH) or (1 if settings.device == "cpu" else MAX_BATCH)
-        return cls(side, features_hash(pack), int(run_batch))
+        threads = settings.parameters.get(THREADS)
+        side = ImageSide(
+            pack,
+            weights=weights,
+            device=settings.device,
+            threads=int(threads) if threads else None,
+            runtime=_runtime(settings.parameters.get(RUNTIME, "auto")),
+            batch=MAX_BATCH,
+        )
+        return cls(side, features_hash(pack))
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """uint8 [B, S, S, 3] to cls [B, D], taps [B, L, N, D], features_hash [B, 32]."""
-        images = inputs[IMAGE.name].cpu().numpy()
-        count, step = len(images), self._run_batch
-        if missing := -count % step:
-            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
-        parts = [self._side.features(images[start : start + step]) for start in range(0, count, step)]
+        features = self._side.features(inputs[IMAGE.name].cpu().numpy())
         return {
-            CLS.name: torch.cat([part.cls for part in parts])[:count],
-            TAPS.name: torch.cat([torch.stack(part.taps, 1) for part in parts])[:count],
-            FEATURES_HASH.name: self._digest.expand(count, -1),
+            CLS.name: features.cls,
+            TAPS.name: torch.stack(features.taps, 1),
+            FEATURES_HASH.name: self._digest.expand(len(features.cls), -1),
         }
+
+
+def _runtime(name: str) -> Runtime:
+    if name not in get_args(Runtime):
+        raise SettingsError(f"runtime {name}: expected one of {', '.join(get_args(Runtime))}.")
+    chosen: Runtime = name  # type: ignore[assignment]
+    return chosen

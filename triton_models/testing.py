@@ -267,7 +267,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     ) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
         pack: Pack = unpack(content)
         if name == ENCODER.name:
-            return Encode(ImageSide(pack, encoder=self._encoder), features_hash(pack), run_batch=1)
+            return Encode(ImageSide(pack, encoder=self._encoder), features_hash(pack))
         return Predict(Head(pack))
 
     def _answer(self, request: Any, found: dict[str, torch.Tensor]) -> Any:

@@ -25,7 +25,7 @@ _EXTRAS = {
     "open_clip": "model",
     "torchvision": "model",
     "sklearn": "train",
-    "openvino": "train",
+    "openvino": "model",
 }
 
 

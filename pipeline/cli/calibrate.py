@@ -73,6 +73,7 @@ def register(app: typer.Typer) -> None:
         chosen, infer = in_process(
             base, product, words, batch=settings.run.batch, weights=settings.model.weights,
             device=settings.model.device, threads=settings.model.threads,
+            runtime=settings.model.runtime,
         )  # fmt: skip
         limits = Limits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
         summary, sink, told = RunSummary(), _Scores(), errors()

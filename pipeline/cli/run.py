@@ -127,7 +127,7 @@ def run_command(
     if opened.walked is not None:
         check_apart(opened.walked, settings.run.out)
     asked_pack = read_pack(pack_path)
-    # A batch is filled up with black images: nobody who has one frame should wait for seven of those.
+    # A GPU's batch is filled up with black images: nobody who has one frame should wait for seven of those.
     alone = opened.live or (opened.source.total == 1 and asked_pack.product(product).tiles is None)
     size = 1 if alone else settings.run.batch
     if resume and batch is None:
@@ -140,6 +140,7 @@ def run_command(
         weights=settings.model.weights,
         device=settings.model.device,
         threads=settings.model.threads,
+        runtime=settings.model.runtime,
     )
     options = RunOptions(product=product, batch=size, limits=limits, live=opened.live, limit=limit)
     job = Job(opened.name, pack_path.name, settings.run.out, options, resume, overwrite, fail_on_defect)

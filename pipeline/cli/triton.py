@@ -45,6 +45,7 @@ _DEVICE = typer.Option("auto", "--device", help="auto, cpu or gpu.")
 _GPUS = typer.Option("", "--gpus", help="Numbers of the GPUs, separated by commas.", show_default="all")
 _INSTANCES = typer.Option(1, "--instances", min=1, help="Copies of the encoder, per GPU.")
 _THREADS = typer.Option(None, "--threads", min=1, help="CPU threads of each copy.", show_default="all cores")
+_RUNTIME = typer.Option("auto", "--runtime", help="Who runs the encoder: auto, torch or openvino.")
 _WEIGHTS = typer.Option(
     "",
     "--weights-folder",
@@ -70,6 +71,7 @@ def repository(
     gpus: str = _GPUS,
     instances: int = _INSTANCES,
     threads: int | None = _THREADS,
+    runtime: Literal["auto", "torch", "openvino"] = _RUNTIME,
     weights_folder: str = _WEIGHTS,
 ) -> None:
     """Write the model repository that a server starts on; packs are pushed to it later."""
@@ -80,7 +82,9 @@ def repository(
         )
         return
     write_repository(
-        folder, read_pack(pack), placement=_placement(device, gpus, instances, threads, weights_folder)
+        folder,
+        read_pack(pack),
+        placement=_placement(device, gpus, instances, threads, runtime, weights_folder),
     )
     print(f"{folder}: start the server on it with --model-control-mode=explicit --load-model={ENSEMBLE.name}")
 
@@ -95,6 +99,7 @@ def deploy(
     gpus: str = _GPUS,
     instances: int = _INSTANCES,
     threads: int | None = _THREADS,
+    runtime: Literal["auto", "torch", "openvino"] = _RUNTIME,
     weights_folder: str = _WEIGHTS,
     config: Path | None = _CONFIG,
 ) -> int:
@@ -103,7 +108,7 @@ def deploy(
     Exit status: 0 all serve it, 1 one does not.
     """
     chosen, kept = _packs(pack, keep)
-    placement = _placement(device, gpus, instances, threads, weights_folder)
+    placement = _placement(device, gpus, instances, threads, runtime, weights_folder)
     failed = False
     for address in _addresses(url, config):
         try:
@@ -148,13 +153,14 @@ def reconcile(
     gpus: str = _GPUS,
     instances: int = _INSTANCES,
     threads: int | None = _THREADS,
+    runtime: Literal["auto", "torch", "openvino"] = _RUNTIME,
     weights_folder: str = _WEIGHTS,
     period: float = typer.Option(PERIOD_S, "--period", min=0.1, help="Seconds between two looks."),
     config: Path | None = _CONFIG,
 ) -> None:
     """Keep servers at a pack: one that comes back without it is given it again. Ends with Ctrl-C or SIGTERM."""
     chosen, kept = _packs(pack, keep)
-    placement = _placement(device, gpus, instances, threads, weights_folder)
+    placement = _placement(device, gpus, instances, threads, runtime, weights_folder)
     watch = Reconciler(chosen, _addresses(url, config), kept, placement, ensemble=ensemble, replace=replace)
     stop = threading.Event()
     with stopped_by_signals(stop, _STOP_S):
@@ -177,10 +183,15 @@ def _addresses(urls: list[str], config: Path | None) -> list[Address]:
 
 
 def _placement(
-    device: Literal["auto", "cpu", "gpu"], gpus: str, instances: int, threads: int | None, weights_folder: str
+    device: Literal["auto", "cpu", "gpu"],
+    gpus: str,
+    instances: int,
+    threads: int | None,
+    runtime: Literal["auto", "torch", "openvino"],
+    weights_folder: str,
 ) -> Placement:
     try:
         numbers = tuple(int(number) for number in gpus.split(",") if number.strip())
     except ValueError as error:
         raise SettingsError(f"--gpus: expected numbers separated by commas, found '{gpus}'.") from error
-    return Placement(device, numbers, instances, threads, weights_folder=weights_folder)
+    return Placement(device, numbers, instances, threads, runtime, weights_folder)

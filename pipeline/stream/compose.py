@@ -199,7 +199,12 @@ def open_model(settings: Settings, pack: Pack) -> Infer:
         return open_triton(settings.triton, pack)
     model = settings.model
     return InProcessInfer(
-        pack, batch=settings.run.batch, weights=model.weights, device=model.device, threads=model.threads
+        pack,
+        batch=settings.run.batch,
+        weights=model.weights,
+        device=model.device,
+        threads=model.threads,
+        runtime=model.runtime,
     )
 
 

@@ -48,7 +48,8 @@ def placement_of(settings: TritonSettings) -> Placement:
         tuple(int(name) for name in settings.gpus),
         settings.instances,
         settings.threads,
-        weights_folder=settings.weights_folder,
+        settings.runtime,
+        settings.weights_folder,
     )
 
 

@@ -77,7 +77,9 @@ def _evaluate(
 
     encoder = load_pack_encoder(base, model.weights)
     pack = pack_for(base, encoder, data, "paper" if protocol == "paper" else "default")
-    predictor = Predictor(pack, encoder=encoder, device=model.device, threads=model.threads)
+    predictor = Predictor(
+        pack, encoder=encoder, device=model.device, threads=model.threads, runtime=model.runtime
+    )
     trained = list(base.provenance.get("training_words", ()))
     done: dict[str, Any] = {}
     # A product's name is text, not markup.

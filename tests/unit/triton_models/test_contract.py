@@ -100,12 +100,12 @@ def test_instances_are_placed(placement: Placement, kind: str, gpus: list[int]) 
 
 
 def test_a_placement_reaches_the_model_as_parameters() -> None:
-    config = encoder_config(SIZES, Placement("gpu", (0, 1), 2, 4, 8, "/weights"))
+    config = encoder_config(SIZES, Placement("gpu", (0, 1), 2, 4, "torch", "/weights"))
     found = {name: parameter(config, name) for name in config.parameters}
     assert found == {
         "placement": "gpu 0,1 x2",
         "threads": "4",
-        "run_batch": "8",
+        "runtime": "torch",
         "weights_folder": "/weights",
     }
     assert parameter(config, "no such") == ""

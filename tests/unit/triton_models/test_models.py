@@ -48,8 +48,8 @@ def _backend(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> ModuleType:
     return runtime
 
 
-def _encode(run_batch: int = 1) -> Encode:
-    return Encode(ImageSide(pack(), encoder=encoder()), features_hash(pack()), run_batch)
+def _encode() -> Encode:
+    return Encode(ImageSide(pack(), encoder=encoder()), features_hash(pack()))
 
 
 def _features(count: int) -> Tensors:
@@ -86,22 +86,6 @@ def test_a_pack_without_types_still_answers() -> None:
     found = Predict(Head(bare))({**_features(2), "product": torch.zeros(2, 1, dtype=torch.int64)})
     assert found["type_scores"].shape == (2, 1)
     assert (found["type_scores"] == -torch.inf).all()
-
-
-@pytest.mark.parametrize("run_batch", [2, 8])
-def test_the_encoder_always_runs_on_batches_of_one_size(run_batch: int) -> None:
-    seen = []
-
-    class Side:
-        def features(self, given: np.ndarray) -> Any:
-            seen.append(len(given))
-            return ImageSide(pack(), encoder=encoder()).features(given)
-
-    found = Encode(Side(), features_hash(pack()), run_batch)({"image": torch.from_numpy(images(5))})  # type: ignore[arg-type]
-    assert set(seen) == {run_batch}
-    assert found["cls"].shape == (5, 32)
-    assert found["taps"].shape == (5, 4, 16, 32)
-    np.testing.assert_allclose(found["cls"], _features(5)["cls"], atol=1e-5)
 
 
 def test_features_of_another_image_side_are_not_signed() -> None:
