@@ -47,10 +47,10 @@ format: setup  ## format the code
 
 POOL ?= $(HOME)/.cache/dapo-inspection/pool
 encoder: setup  ## train the bundled encoder and its prompt pack again (about 70 minutes on two cores, 9 GB of disk)
-	$(BIN)/python -m trainer.encoder.features --out $(POOL)/validation --count 1500 --seed 2 --families validation
+	$(BIN)/python -m trainer.encoder.features --out $(POOL)/validation --count 2000 --seed 2 --families validation
 	$(BIN)/python -m trainer.encoder.features --out $(POOL)/train --count 60000 --seed 1
 	$(BIN)/python -m trainer.encoder.train --pool $(POOL)/train --validation $(POOL)/validation --out dapo/weights/dapo-tiny.safetensors
-	$(BIN)/python -m trainer.encoder.tune --pool $(POOL)/train --out $(POOL)/seed1.pack --seed 1
+	$(BIN)/python -m trainer.encoder.tune --pool $(POOL)/train --validation $(POOL)/validation --out $(POOL)/seed1.pack --seed 1
 	$(BIN)/python -m trainer.encoder.samples --frames pipeline/samples --good $(POOL)/good
 	$(BIN)/dapo calibrate $(POOL)/good --product sample --pack $(POOL)/seed1.pack --out dapo/weights/dapo-tiny.pack
 

@@ -2,6 +2,9 @@
 
 python -m benchmarks.stream --model null    Kafka path against a bare consume-produce loop of kafka-python: frames of
                                             200 KB, no decoding on either side, acks=all, gzip, the same Arrow bytes
+python -m benchmarks.stream --model tiny    the whole line (Kafka, Triton, archiver, object store) against decode, encoder and
+                                            head in one process, the same runtime and threads; latency at 70 % load
+python -m benchmarks.stream --model ViT-B-16  the same with random weights
 """
 
 from __future__ import annotations
@@ -27,8 +30,11 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
+from dapo.encoder import load_encoder
+from dapo.handwritten import make_handwritten_pack
 from dapo.inspection import Evaluation, Verdict
-from dapo.pack_io import read_pack
+from dapo.pack import Pack
+from dapo.pack_io import read_pack, write_pack
 from deploy.native import KafkaServer, MinioServer, TritonServer
 from pipeline.bundled import default_pack_path
 from pipeline.infer import InProcessInfer
@@ -203,10 +209,17 @@ def photographs(count: int) -> list[bytes]:
     return found
 
 
-def in_one_process(images: list[bytes], batch: int) -> float:
+def pack_of(model: str, folder: Path) -> Path:
+    """The bundled pack, or one of hand-written words for an encoder with random weights."""
+    if model == "tiny":
+        return default_pack_path()
+    path = folder / f"{model}.pack"
+    write_pack(make_handwritten_pack(load_encoder(model, "random", 224), ["scratch", "hole", "dent"]), path)
+    return path
+
+
+def in_one_process(pack: Pack, infer: InProcessInfer, images: list[bytes], batch: int) -> float:
     """Frames per second of decode, encoder, head and judge, without Kafka or Triton: the stages of `dapo run`."""
-    pack = read_pack(default_pack_path())
-    infer = InProcessInfer(pack, batch=batch)
     preparer, inspector = Preparer(pack, infer.image_size), Inspector(infer, pack, batch=batch)
     frames = [Frame(f"{n}", "bench", datetime.now(UTC), data, camera_id="c") for n, data in enumerate(images)]
     for frame in frames[:batch]:
@@ -224,8 +237,8 @@ def in_one_process(images: list[bytes], batch: int) -> float:
 class Line:
     """Real servers, an archiver process, and workers one after the other."""
 
-    def __init__(self, folder: Path, held: ExitStack, batch: int) -> None:
-        self.topics, self.batch = Topics("bench"), batch
+    def __init__(self, folder: Path, held: ExitStack, pack: Path, batch: int, threads: int) -> None:
+        self.topics = Topics("bench")
         self.kafka = held.enter_context(KafkaServer(folder / "kafka"))
         models = folder / "models"
         write_skeleton(models)
@@ -234,15 +247,15 @@ class Line:
         self.minio.client().make_bucket("inspection")
         self.settings = KafkaSettings(bootstrap=self.kafka.bootstrap, prefix=self.topics.prefix)
         admin = TopicAdmin(self.settings)
-        admin.create(
-            plan(self.topics, read_pack(default_pack_path()), Needs(partitions=2, single_broker=True))
-        )
+        admin.create(plan(self.topics, read_pack(pack), Needs(partitions=2, single_broker=True)))
         admin.close()
         self.environment = {
             **os.environ,
             "DAPO_KAFKA__BOOTSTRAP": self.kafka.bootstrap,
             "DAPO_KAFKA__PREFIX": self.topics.prefix,
+            "DAPO_PACK__PATH": str(pack),
             "DAPO_TRITON__URL": self.triton.url,
+            "DAPO_TRITON__THREADS": str(threads),
             "DAPO_STORE__ENDPOINT": self.minio.endpoint,
             "DAPO_STORE__ACCESS_KEY": self.minio.access_key,
             "DAPO_STORE__SECRET_KEY": self.minio.secret_key,
@@ -311,13 +324,16 @@ class Line:
         return float(np.percentile(taken, 50)), float(np.percentile(taken, 99))
 
 
-def tiny(count: int, rounds: int, batch: int) -> dict[str, object]:
+def whole(model: str, count: int, rounds: int, batch: int, threads: int) -> dict[str, object]:
     """The whole line and the bare loop in turns, then the line's latency at 70 % of its rate."""
     images = photographs(count)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
-        line = Line(Path(folder), held, batch)
+        path = pack_of(model, Path(folder))
+        pack = read_pack(path)
+        infer = InProcessInfer(pack, batch=batch, threads=threads)
+        line = Line(Path(folder), held, path, batch, threads)
         line.rate(images[: 4 * batch])  # warm
-        pairs = [(in_one_process(images, batch), line.rate(images)) for _ in range(rounds)]
+        pairs = [(in_one_process(pack, infer, images, batch), line.rate(images)) for _ in range(rounds)]
         through = statistics.median(ours for _, ours in pairs)
         p50, p99 = line.latency_ms(images, 0.7 * through)
     table = Table("round", "one process, frames/s", "line, frames/s", "ratio", box=None)
@@ -325,13 +341,14 @@ def tiny(count: int, rounds: int, batch: int) -> dict[str, object]:
         table.add_row(str(number), f"{theirs:.1f}", f"{ours:.1f}", f"{ours / theirs:.2f}")
     Console().print(table)
     return {
-        "model": "tiny",
+        "model": model,
         "ratio": round(statistics.median(ours / theirs for theirs, ours in pairs), 3),
         "one_process_per_s": round(statistics.median(theirs for theirs, _ in pairs), 1),
         "line_per_s": round(through, 1),
         "latency_at_70_percent_ms": {"p50": round(p50, 1), "p99": round(p99, 1)},
         "frames": count,
         "batch": batch,
+        "threads": threads,
     }
 
 
@@ -344,15 +361,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=["null", "tiny"], default="null")
-    parser.add_argument("--frames", type=int, help="of one round; 1500 for null, 300 for tiny")
+    parser.add_argument("--model", choices=["null", "tiny", "ViT-B-16"], default="null")
+    parser.add_argument(
+        "--frames", type=int, help="of one round; 1500 for null, 600 for tiny, 120 for ViT-B-16"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=8, help="model inputs per batch, with --model tiny")
+    parser.add_argument("--batch", type=int, default=16, help="frames given to the model at once")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the model on both sides")
     options = parser.parse_args()
     if options.model == "null":
         found = null(options.frames or 1500, options.rounds)
     else:
-        found = tiny(options.frames or 300, options.rounds, options.batch)
+        count = options.frames or (600 if options.model == "tiny" else 120)
+        found = whole(options.model, count, options.rounds, options.batch, options.threads)
     print(json.dumps(found))
 
 

@@ -19,7 +19,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from dapo.pack_io import read_pack
-from deploy.native import KafkaServer, MinioServer
+from deploy.native import KafkaServer, MinioServer, TritonServer
 from pipeline.bundled import default_pack_path
 from pipeline.kafka.outlet import KafkaOutlet
 from pipeline.kafka.topics import TopicAdmin
@@ -33,6 +33,7 @@ from pipeline.testing import FakeSource, encoded, frame
 from schemas.codec import decode_results
 from schemas.ids import frame_key
 from schemas.results import ResultRow
+from triton_models.repository import write_skeleton
 
 PARTITIONS = 3
 RATE = 5.0  # frames per second: a gap is seen to a fifth of a second, and two cores keep up
@@ -182,6 +183,8 @@ class Plant:
         admin.create(plan(self.topics, self.pack, Needs(partitions=PARTITIONS, single_broker=True)))
         admin.close()
         self.minio.client().make_bucket(BUCKET)
+        write_skeleton(folder / "models")
+        self.triton = self._held.enter_context(TritonServer(folder / "triton", folder / "models"))
         self.store_settings = StoreSettings(
             endpoint=self.minio.endpoint, access_key=self.minio.access_key, secret_key=self.minio.secret_key, bucket=BUCKET
         )  # fmt: skip
@@ -198,7 +201,8 @@ class Plant:
             "DAPO_STORE__ACCESS_KEY": self.minio.access_key,
             "DAPO_STORE__SECRET_KEY": self.minio.secret_key,
             "DAPO_STORE__BUCKET": BUCKET,
-            "DAPO_MODEL__THREADS": "1",
+            "DAPO_TRITON__URL": self.triton.url,
+            "DAPO_TRITON__THREADS": "1",
             "DAPO_RUN__BATCH": "4",
             "DAPO_ARCHIVE__BATCH_S": "1",
             "DAPO_ARCHIVE__AUDIT_RATE": "0.2",

@@ -39,10 +39,12 @@ class Blows:
             "kill archiver": lambda: plant.archiver.signal(signal.SIGKILL),
             "kill broker": lambda: self._kill(plant.kafka),
             "kill store": lambda: self._kill(plant.minio),
+            "kill model server": lambda: self._kill(plant.triton),
             "pause worker": lambda: self._pause(plant.worker),
             "pause archiver": lambda: self._pause(plant.archiver),
             "pause broker": lambda: self._pause_server(plant.kafka),
             "pause store": lambda: self._pause_server(plant.minio),
+            "pause model server": lambda: self._pause_server(plant.triton),
             "stop worker": lambda: plant.worker.signal(signal.SIGTERM),
         }
         if full_disk:
@@ -86,7 +88,7 @@ def chaos(
         gaps: dict[str, float] = {}
         names = sorted(blows.kinds)
         for number in range(kills):
-            # Each kind once in every round, in a random order: 10 blows hit everything.
+            # Each kind once in every round, in a random order: 11 blows hit everything.
             if number % len(names) == 0:
                 order = rng.sample(names, len(names))
             name = order[number % len(names)]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
-import os
 import re
-import shutil
 import sqlite3
 import subprocess
 from dataclasses import fields
@@ -24,10 +21,10 @@ from schemas.codec import decode, decode_results, encode
 from schemas.columns import TIME
 from schemas.registry import CONTRACTS
 from schemas.rle import decode_mask
+from tests.node import EXAMPLES, install_reader, node
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden" / "v1"
-EXAMPLES = HERE.parents[1] / "docs" / "examples"
 NAMES = pytest.mark.parametrize("name", golden.files())
 KINDS = {name: type(some[0]) for name, some in golden.files().items()}
 
@@ -72,30 +69,13 @@ def test_golden_files_are_written_once(tmp_path):
 
 @pytest.fixture(scope="module")
 def reader() -> Path:
-    """A folder with decode.mjs, subscriber.mjs and their packages, installed once per lock file."""
-    npm = shutil.which("npm")
-    assert npm, "Node with npm is needed to test the JavaScript reader: apt-get install nodejs npm"
-    lock = (HERE / "node" / "package-lock.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dapo-inspection"
-    folder = cache / f"node-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not (folder / "installed").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(HERE / "node" / name, folder / name)
-        subprocess.run(
-            [npm, "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True, timeout=300
-        )
-        (folder / "installed").touch()
-    shutil.copy(HERE / "node" / "decode.mjs", folder / "decode.mjs")
-    shutil.copy(EXAMPLES / "subscriber.mjs", folder / "subscriber.mjs")
-    return folder
+    """See `tests.node.install_reader`."""
+    return install_reader()
 
 
 def by_node(reader: Path, *arguments: str) -> Any:
     """What a Node command prints, parsed."""
-    node = shutil.which("node")
-    assert node, "Node is needed to test the JavaScript reader: apt-get install nodejs"
-    out = subprocess.run([node, *arguments], cwd=reader, check=True, capture_output=True, timeout=60)
+    out = subprocess.run([node(), *arguments], cwd=reader, check=True, capture_output=True, timeout=60)
     return json.loads(out.stdout)
 
 

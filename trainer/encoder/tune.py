@@ -1,11 +1,12 @@
 """The default prompt pack: V, W, T, P and adapters of DAPO, tuned for dapo-tiny on the same procedural surfaces.
 
-    python -m trainer.encoder.tune --pool POOL --out dapo/weights/dapo-tiny.pack --seed 1
+    python -m trainer.encoder.tune --pool POOL --validation VALIDATION --out dapo/weights/dapo-tiny.pack --seed 1
 
 The objective is the paper's (dapo/objective.py) over a changing choice of words, with two additions that the `default`
 scoring needs, because it detects with generic words and types with CLS too: the same objective for the pair normal /
 generic word, and a cross-entropy of CLS over the defect words of images that hold one type. The encoder stays frozen; its
-stem features come from the pool, so that a step costs no pixel.
+stem features come from the pool, so that a step costs no pixel. Tuned at the paper's temperature, the pack gets one of its
+own at the end (trainer/encoder/temperature.py).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from dapo.vocabulary import slugify
 from trainer.encoder.features import Pool, open_pool
 from trainer.encoder.generator import DEFECT_NAMES
 from trainer.encoder.sentences import class_words, generic_words
+from trainer.encoder.temperature import fit_temperature
 
 _CLEAR_COVER = 64  # of 255: a cell with a quarter of a defect belongs to it
 
@@ -163,6 +165,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--validation", type=Path, required=True, help="pool that sets the temperature")
     parser.add_argument("--weights", type=Path, help="dapo-tiny.safetensors; default: the bundled one")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
@@ -181,7 +184,7 @@ def main() -> None:
         "tuning": asdict(tuning),
         "seed": options.seed,
     }
-    pack = default_pack(model, provenance)
+    pack = fit_temperature(default_pack(model, provenance), encoder, open_pool(options.validation))
     digest = write_pack(pack, options.out)
     print(
         json.dumps(

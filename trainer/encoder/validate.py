@@ -28,7 +28,7 @@ def _row(clip: CLIP, tokenizer: WordTokenizer, states: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def validate(clip: CLIP, tokenizer: WordTokenizer, pool: Pool, count: int = 800) -> dict[str, float]:
+def validate(clip: CLIP, tokenizer: WordTokenizer, pool: Pool, count: int = 2000) -> dict[str, float]:
     """AUROC of images (map and CLS) and cells, type accuracy, on the first `count` images of the pool; `_new`: families
     never trained on."""
     normal = _row(clip, tokenizer, ["flawless object", "perfect object", "object without defect"])
