@@ -1,4 +1,4 @@
-"""Errors a user can meet, one tree.
+"""Errors a user can meet, one tree (others that stand nearer to what they are about derive from it too).
 
 DapoError                      base: message says what, where and what to do
 +-- SettingsError              a setting is unknown or has a wrong value

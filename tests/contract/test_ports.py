@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
+from dapo.handwritten import make_handwritten_pack
 from dapo.pack import Product
+from dapo.predictor import Predictor
+from dapo.testing import small_encoder
 from pipeline.decode import Limits
 from pipeline.infer import InProcessInfer
 from pipeline.inspect import Inspector, Preparer
@@ -18,10 +20,13 @@ from pipeline.record import FolderSink, read_results
 from pipeline.rows import Configuration
 from pipeline.sources.choose import open_source
 from pipeline.testing import SIZE, FakeInfer, FakeSource, MemorySink, encoded, frame, small_pack, surface
+from tests.contract.infer_suite import InferSuite
 
 COUNT = 5
 PACK = small_pack("scratch", "hole", products={"none": Product(), "one": Product(types=("hole",))})
 
+
+SMALL = make_handwritten_pack(small_encoder(), ["scratch", "hole"], products={"none": [], "one": ["hole"]})
 
 # --- Source ----------------------------------------------------------------------------------------------------------
 
@@ -103,73 +108,14 @@ def test_a_closed_source_ends(source: Source) -> None:
 # --- Infer -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["fake", "in process"])
-def infer(request: pytest.FixtureRequest) -> Iterator[Infer]:
-    if request.param == "fake":
-        yield FakeInfer(PACK)
-        return
-    from dapo.handwritten import make_handwritten_pack
-    from dapo.predictor import Predictor
-    from dapo.testing import small_encoder
-
-    encoder = small_encoder()
-    pack = make_handwritten_pack(encoder, ["scratch", "hole"], products={"none": [], "one": ["hole"]})
-    made = InProcessInfer(pack, batch=4, predictor=Predictor(pack, encoder=encoder))
-    yield made
-    made.close()
+class TestFakeInfer(InferSuite):
+    def opened(self) -> Infer:
+        return FakeInfer(PACK)
 
 
-def _images(infer: Infer, count: int) -> np.ndarray:
-    size = infer.image_size
-    return np.stack(
-        [surface(number, defect=number % 2 == 0, width=size, height=size) for number in range(count)]
-    )
-
-
-@pytest.mark.parametrize("count", [0, 1, 4, 7])
-def test_infer_answers_each_image_in_order(infer: Infer, count: int) -> None:
-    images = _images(infer, 7)[:count]
-    found = infer.infer(images, ["*"] * count)
-    assert len(found) == count
-    for one in found:
-        assert 0 <= one.score <= 1
-        assert one.map.dtype == np.float16
-        assert one.map.ndim == 2
-        assert one.map.min() >= 0
-        assert one.map.max() <= 1
-        assert one.type_map.dtype == np.uint16
-        assert one.type_map.shape == one.map.shape
-        assert one.type_scores.dtype == np.float32
-        assert one.type_scores.shape == (2,)
-        assert one.type_scores.sum() == pytest.approx(1, abs=1e-5)
-    assert len({one.map.tobytes() for one in found}) == count
-
-
-def test_an_answer_does_not_depend_on_the_others(infer: Infer) -> None:
-    images = _images(infer, 7)
-    together = infer.infer(images, ["*"] * 7)
-    order = [3, 0, 6, 5, 1, 2, 4]
-    shuffled = infer.infer(images[order], ["*"] * 7)
-    alone = [infer.infer(image[None], ["*"])[0] for image in images]
-    for number in range(7):
-        for other in (alone[number], shuffled[order.index(number)]):
-            assert together[number].score == other.score
-            assert np.array_equal(together[number].map, other.map)
-            assert np.array_equal(together[number].type_scores, other.type_scores)
-
-
-def test_products_may_be_mixed_and_unknown(infer: Infer) -> None:
-    found = infer.infer(_images(infer, 4), ["none", "one", "*", "never heard of"])
-    assert [len(one.type_scores) for one in found] == [0, 1, 2, 2]
-
-
-def test_infer_says_which_configuration_answers(infer: Infer) -> None:
-    assert len(infer.configuration_hash) == 64
-
-
-def test_infer_refuses_what_does_not_fit_together(infer: Infer) -> None:
-    with pytest.raises(ValueError, match="2 images for 1 products"):
-        infer.infer(_images(infer, 2), ["*"])
+class TestInProcessInfer(InferSuite):
+    def opened(self) -> Infer:
+        return InProcessInfer(SMALL, batch=4, predictor=Predictor(SMALL, encoder=small_encoder()))
 
 
 # --- Sink ------------------------------------------------------------------------------------------------------------

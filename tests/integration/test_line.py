@@ -74,7 +74,7 @@ class Shell:
             process.kill()
 
     def _script(self, command: str) -> str:
-        return self._source + command.replace(".venv/bin/", f"{BIN}/")
+        return self._source + re.sub(r"^(exec )?\.venv/bin/", rf"\1{BIN}/", command)
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +96,11 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 def balanced(shell: Shell, frames: int) -> dict[str, int]:
     """What `dapo ledger` says once the workers have come to so many frames; it takes no fixed time."""
     for _ in range(_LONG_S):
-        said: dict[str, int] = json.loads(shell.run(f"{BIN}/dapo ledger --json").splitlines()[-1])
+        said: dict[str, int] = json.loads(shell.run(".venv/bin/dapo ledger --json").splitlines()[-1])
         if said["waiting"] == 0 and said["frames"] >= frames:
             return said
         # The next verdict that is seen is the event that is waited for.
-        shell.run(f"{BIN}/dapo watch --plain --max 1 --rows 1")
+        shell.run(".venv/bin/dapo watch --plain --max 1 --rows 1")
     raise AssertionError(f"the ledger never came to {frames} frames: {said}")
 
 
@@ -113,7 +113,7 @@ def test_the_page_works_as_written(shell: Shell) -> None:
     assert said["frames"] == said["rows"] == SAMPLES
     for command in blocks("docs/line.md")[2][:-1]:
         shell.run(command)
-    assert "sample" in shell.run(f"{BIN}/dapo watch --plain --max {SAMPLES} --rows {SAMPLES}")
+    assert "sample" in shell.run(f".venv/bin/dapo watch --plain --max {SAMPLES} --rows {SAMPLES}")
 
 
 @pytest.mark.parametrize("language", ["python", "node"])
@@ -141,11 +141,11 @@ def test_two_thousand_frames_are_recounted(shell: Shell, tmp_path: Path) -> None
             turned = np.rot90(image if way < 4 else image[:, ::-1], way % 4)
             assert cv2.imwrite(str(frames / f"{number:03d}-{way}.png"), np.ascontiguousarray(turned))
     fed = SURFACES * WAYS
-    shell.run(f"{BIN}/dapo feed {frames} --product sample --line demo --camera cam-2")
+    shell.run(f".venv/bin/dapo feed {frames} --product sample --line demo --camera cam-2")
     if photographs := os.environ.get("DAPO_EVAL_DATA"):
-        told = shell.run(f"{BIN}/dapo feed {photographs} --product sample --line demo --camera cam-3")
+        told = shell.run(f".venv/bin/dapo feed {photographs} --product sample --line demo --camera cam-3")
         fed += int(re.search(r"(\d+) frames", told).group(1))  # type: ignore[union-attr]
-    shell.start(f"{BIN}/dapo worker --metrics-port 0")  # scaled out in the middle of the work
+    shell.start(".venv/bin/dapo worker --metrics-port 0")  # scaled out in the middle of the work
     said = balanced(shell, SAMPLES + fed)
     assert said["frames"] == said["rows"] == SAMPLES + fed
     assert said["missing"] == said["doubled"] == 0
