@@ -109,6 +109,7 @@ class TritonServer(Server):
             str(installed / _SERVER / "bin" / "tritonserver"),
             f"--model-repository={self.models}",
             "--model-control-mode=explicit",
+            "--disable-auto-complete-config",  # else each Python model is started twice: 14 s instead of 6 s for a pack
             f"--backend-directory={installed / _SERVER / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self.region}",
             f"--grpc-address={HOST}",
