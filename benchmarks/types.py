@@ -58,7 +58,7 @@ def main() -> None:
 
     def path(count: int) -> tuple[Predictor, Product]:
         chosen = with_types(pack, count)
-        return Predictor(chosen, encoder=encoder), chosen.product(ANY_PRODUCT)
+        return Predictor(chosen, encoder=encoder, threads=options.threads), chosen.product(ANY_PRODUCT)
 
     def inspect(predictor: Predictor, product: Product) -> None:
         images = np.stack([resize(decode(data).pixels, predictor.image_size) for data in frames])

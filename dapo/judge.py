@@ -85,15 +85,21 @@ def upsample(cells: NDArray[np.float32], width: int, height: int) -> NDArray[np.
 def _looked_at(
     shape: tuple[int, ...], roi: Sequence[Polygon], ignore: Sequence[Polygon]
 ) -> NDArray[np.bool_]:
-    """Cells whose centre is inside a region of interest and outside every ignored one."""
-    scale = 16  # polygons are drawn finer than the cells, then read at the cells' centres
-    side = (shape[1] * scale, shape[0] * scale)
-    canvas = np.zeros((side[1], side[0]), np.uint8) if roi else np.ones((side[1], side[0]), np.uint8)
-    for polygons, value in ((roi, 1), (ignore, 0)):
-        for polygon in polygons:
-            points = np.round(np.array(polygon) * side).astype(np.int32)
-            cv2.fillPoly(canvas, [points], value)
-    return canvas[scale // 2 :: scale, scale // 2 :: scale].astype(bool)
+    """Cells that a region of interest touches, however small it is, and that are not mostly ignored."""
+    looked = _covered(shape, roi) > 0 if roi else np.ones(shape, bool)
+    return np.asarray(looked & (_covered(shape, ignore) < 0.5))
+
+
+def _covered(shape: tuple[int, ...], polygons: Sequence[Polygon]) -> NDArray[np.float64]:
+    """Share of each cell that lies in one of the polygons."""
+    scale = 16  # polygons are drawn finer than the cells
+    rows, columns = shape
+    canvas = np.zeros((rows * scale, columns * scale), np.uint8)
+    for polygon in polygons:
+        points = np.round(np.array(polygon) * (columns * scale, rows * scale)).astype(np.int32)
+        # A corner at 1.0 lies on the last pixel, not behind it.
+        cv2.fillPoly(canvas, [np.minimum(points, (columns * scale - 1, rows * scale - 1))], 1)
+    return np.asarray(canvas.reshape(rows, scale, columns, scale).mean((1, 3)))
 
 
 def _regions(

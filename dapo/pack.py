@@ -297,8 +297,8 @@ def set_threshold(pack: Pack, product: str, ok: float, notok: float) -> Pack:
     """A new pack with other thresholds for one product (made for it where the pack does not know it)."""
     changed = replace(
         pack.product(product),
-        threshold_ok=ok,
-        threshold_notok=notok,
+        threshold_ok=float(ok),  # an integer would be hashed as one, and read back as none
+        threshold_notok=float(notok),
         calibrated=True,
         calibration={"by": "hand"},
     )

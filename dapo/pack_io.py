@@ -108,9 +108,6 @@ def read_pack(path: Path) -> Pack:
         raise PackError(f"{path}: {error}") from error
 
 
-verify_pack = read_pack  # reading is verifying: there is no unverified way in
-
-
 def unpack(data: bytes) -> Pack:
     """Bytes of a pack file -> pack, verified.
 
@@ -122,7 +119,7 @@ def unpack(data: bytes) -> Pack:
     try:
         metadata = json.loads(data[8 : 8 + header]).get("__metadata__", {})
         tensors = load(data)
-    except (SafetensorError, ValueError, RecursionError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise PackError(f"damaged: {error}. Copy it again from where it came from.") from error
     if not isinstance(metadata, dict) or _KEY not in metadata:
         raise PackError("a safetensors file, but not a prompt pack. Make one with 'dapo pack new'.")

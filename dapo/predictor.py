@@ -35,7 +35,7 @@ class Predictor:
         device: "cpu", "cuda", "cuda:1".
         threads: on a CPU, of torch for the whole process too; None: as many as cores.
         runtime: who runs the image tower; see `dapo.runtime.open_run`.
-        batch: frames per run on a GPU; fewer are filled up. On a CPU each frame runs alone.
+        batch: frames per run on a GPU; fewer are filled up. On a CPU each frame runs alone; see `dapo.runtime.open_run`.
         scoring: instead of the pack's own.
         encoder: already loaded, instead of loading one; it is moved to `device`.
 
@@ -148,7 +148,7 @@ class ImageSide:
         )
 
     def features(self, images: NDArray[np.uint8]) -> ImageFeatures:
-        """Image and patch features in the joint space, L2-normalised, of RGB uint8 [B, S, S, 3]."""
+        """Image and patch features in the joint space, L2-normalised, of RGB uint8 [B, S, S, 3], B > 0."""
         from dapo.model import ImageFeatures
 
         size = self.image_size

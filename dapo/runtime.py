@@ -22,6 +22,9 @@ from dapo.errors import SettingsError
 Runtime = Literal["auto", "torch", "openvino"]
 _TOLERANCE = 1e-4  # of L2-normalised features, against torch on a known image
 
+# Of a conversion: what it does not know, and parts of OpenVINO that have moved in a version to come.
+_FAULTS = (RuntimeError, ImportError, AttributeError, TypeError)
+
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +32,7 @@ class Run(Protocol):
     """A tower ready to run."""
 
     def __call__(self, pixels: NDArray[np.float32]) -> list[Tensor]:
-        """Normalised pixels float32 [B, 3, S, S] to the tower's outputs, each with B first."""
+        """Normalised pixels float32 [B, 3, S, S], B > 0, to the tower's outputs, each with B first."""
 
 
 def open_run(
@@ -48,7 +51,7 @@ def open_run(
         size: S in px.
         runtime: "auto" takes OpenVINO on a CPU where it is installed and agrees with torch.
         threads: of OpenVINO; None: as many as cores.
-        batch: frames per run on a GPU.
+        batch: frames per run on a GPU. On a CPU 1 says that frames come one by one: all threads work on one.
 
     Raises:
         SettingsError: OpenVINO was asked for and is not installed, does not run on `device`, or does not take the model.
@@ -65,10 +68,10 @@ def open_run(
             "runtime openvino: the package is not installed. Install dapo-inspection[model], or take 'torch'."
         )
     try:
-        fast = OpenVinoRun(tower, size, threads)
+        fast = OpenVinoRun(tower, size, threads, batch)
         _agree(plain, fast, size)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+    except _FAULTS as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         if runtime == "openvino":
             raise SettingsError(
                 f"runtime openvino: it can't run this model ({reason}). Take 'torch'."
@@ -94,13 +97,13 @@ class TorchRun:
 
 
 class OpenVinoRun:
-    """The tower compiled by OpenVINO for one frame, as many frames at once as the CPU runs best; float32.
+    """The tower compiled by OpenVINO for one frame; float32. As many run at once as the CPU takes best, or one.
 
     Raises:
         RuntimeError: it has an operation that OpenVINO does not know.
     """
 
-    def __init__(self, tower: nn.Module, size: int, threads: int | None) -> None:
+    def __init__(self, tower: nn.Module, size: int, threads: int | None, batch: int) -> None:
         import openvino
 
         shape = (1, 3, size, size)
@@ -108,7 +111,7 @@ class OpenVinoRun:
         model.reshape(shape)
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",  # bfloat16, its own choice on some CPUs, moves scores in the third digit
-            "PERFORMANCE_HINT": "THROUGHPUT",
+            "PERFORMANCE_HINT": "LATENCY" if batch == 1 else "THROUGHPUT",
             "ENABLE_CPU_PINNING": False,  # several processes on one machine would be pinned to the same cores
         }
         if threads is not None:

@@ -71,13 +71,3 @@ def synonyms() -> Mapping[str, Sequence[str]]:
     text = (resources.files("dapo") / "vocabulary.json").read_text(encoding="utf-8")
     types: Mapping[str, Sequence[str]] = json.loads(text)["types"]
     return types
-
-
-def resolve(word: str) -> str | None:
-    """The canonical class of a word, None where no class has it.
-
-    >>> resolve("Scratches")
-    'scratch'
-    """
-    plain = " ".join(re.findall(r"[a-z0-9]+", word.lower()))
-    return next((name for name, words in synonyms().items() if plain in words), None)

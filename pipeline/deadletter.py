@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.atomic import write_whole
 from pipeline.naming import artifact_name
@@ -73,9 +74,25 @@ def _copy(path: Path, original: Path) -> int | None:
     try:
         if not original.is_file():
             return None
-        source = open(original, "rb")  # noqa: SIM115 - closed below; an error here is the frame's, one there the disk's
+        source = open(original, "rb")  # noqa: SIM115 - closed below
     except (OSError, ValueError):
         return None  # it can't be read: that is what the JSON says
-    with source, write_whole(path) as file:
-        shutil.copyfileobj(source, file, _CHUNK)
-        return file.tell()
+    with source:
+        try:
+            with write_whole(path) as file:
+                for chunk in iter(partial(_read, source), b""):
+                    file.write(chunk)
+                return file.tell()
+        except _Unreadable:
+            return None
+
+
+class _Unreadable(Exception):
+    """The original can't be read to its end: the frame's fault, not that of the disk that is written to."""
+
+
+def _read(source: BinaryIO) -> bytes:
+    try:
+        return source.read(_CHUNK)
+    except OSError as error:
+        raise _Unreadable from error

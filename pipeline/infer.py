@@ -1,4 +1,4 @@
-"""The Infer port in this process: torch, loaded when it is first needed."""
+"""The Infer port in this process."""
 
 from __future__ import annotations
 

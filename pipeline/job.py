@@ -183,6 +183,7 @@ def _describe(job: Job, pack: Pack) -> dict[str, Any]:
     return {
         "dapo_run": 1,
         "source": job.source_name,
+        "limit": job.options.limit,
         "product": job.options.product,
         "pack": job.pack_name,
         "configuration_hash": pack.configuration_hash,
@@ -208,12 +209,18 @@ def _prepare(job: Job, about: dict[str, Any]) -> bool:
 
 def _check_same(marker: Path, about: dict[str, Any]) -> None:
     before = _read_marker(marker)
-    for key in ("product", "configuration_hash", "batch", "limits"):
+    for key in ("source", "product", "configuration_hash", "batch", "limits"):
         if key in before and before[key] != about[key]:
             raise SettingsError(
                 f"--resume: the run in {marker.parent} was started with {key.replace('_', ' ')} {before[key]}, "
                 f"now it is {about[key]}. Give the same settings, or another folder with --out."
             )
+    most, now = before.get("limit", 0), about["limit"]
+    if now is not None and (most is None or most > now):
+        raise SettingsError(
+            f"--resume: the run in {marker.parent} went on to {'the end' if most is None else f'frame {most}'}, and "
+            f"--limit {now} would drop what lies behind. Leave --limit out, or give another folder with --out."
+        )
 
 
 def _read_marker(marker: Path) -> dict[str, Any]:

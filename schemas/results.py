@@ -11,7 +11,6 @@ import pyarrow as pa
 from schemas.columns import MASK, TIME, Contract, column
 
 VERSION = 1
-RESULT_STATES = ("Completed", "Aborted", "Failed")
 EVALUATIONS = ("OK", "NotOK", "NotDecidable", "Undefined")
 
 DEFECT_FIELDS = [

@@ -9,10 +9,6 @@ import pyarrow as pa
 
 from schemas.columns import TIME, Contract, column
 
-STATES = ("running", "waiting", "stopping")
-WAITING_FOR = ("broker", "model", "store", "pack")
-MODES = ("capacity", "realtime")
-
 
 @dataclass(frozen=True, kw_only=True)
 class StatusRow:

@@ -169,7 +169,7 @@ def set_product_(
         "min_area_px": min_area_px,
         "max_regions": max_regions,
     }
-    changes = {name: value for name, value in given.items() if value is not None} | cleared(clear)
+    changes = cleared(clear) | {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise SettingsError(
             "nothing to set. Give at least one of --roi, --ignore, --tiles, --mm-per-px, --mask-threshold, "

@@ -6,6 +6,7 @@ minute ago. Frames passed over leave gaps in `sequence`, and are counted in `dro
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,15 +23,24 @@ from pipeline.ports import Frame
 STALL_S = 20.0  # as Frigate: shorter and a camera that restarts its encoder is thrown off again and again
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _OPEN_TIMEOUT_MS = 10_000
+_SECRETS = "user|usr|login|pwd|pass|token|key|auth|secret"  # in the name of a query's field
 _WAKE_S = 0.5  # how long a wait for a frame may delay `close`
 
 
 def without_password(address: str) -> str:
-    """A camera's address as it may be shown: rows and reports travel further than a camera's password should."""
-    parts = urlsplit(address)
-    if "@" not in parts.netloc:
-        return address
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """A camera's address as it may be shown: rows and reports travel further than a camera's password should.
+
+    Raises:
+        SourceError: it is no address.
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise SourceError(
+            f"camera: the address can't be read: {error}. Example: rtsp://host:554/stream"
+        ) from error
+    query = re.sub(rf"(?i)((?:^|[&;])[^=&;]*(?:{_SECRETS})[^=&;]*=)[^&;]*", r"\1***", parts.query)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
 
 
 def open_capture(address: str, stall_s: float = STALL_S) -> Any:
@@ -138,7 +148,7 @@ class CameraSource:
             capture.release()
             capture = None
             if self._current(generation):
-                self._last = time.monotonic()  # a refused connection is no hanging one
+                self._last = time.monotonic() + pause  # a refused connection is no hanging one
                 self._closed.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 

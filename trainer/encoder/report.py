@@ -46,7 +46,9 @@ Runner = Callable[[ProductData], list[Outcome]]
 
 def by_predictor(pack: Pack, encoder: Encoder, data: Sequence[ProductData]) -> Runner:
     """Run a pack under default scoring."""
-    predictor = Predictor(pack_for(pack, encoder, data, "default"), encoder=encoder)
+    predictor = Predictor(
+        pack_for(pack, encoder, data, "default"), encoder=encoder, threads=torch.get_num_threads()
+    )
     return lambda product: predict(predictor, product)
 
 

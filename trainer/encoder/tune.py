@@ -181,6 +181,7 @@ def main() -> None:
     model = tune(encoder, open_pool(options.pool), tuning, options.seed)
     provenance = {
         "pool": json.loads((options.pool / "pool.json").read_text()),
+        "temperature_from": json.loads((options.validation / "pool.json").read_text()),
         "tuning": asdict(tuning),
         "seed": options.seed,
     }

@@ -90,7 +90,7 @@ def _evaluate(
         task = progress.add_task("images", total=sum(len(product.items) for product in data))
         for product in data:
             note = out / f"{protocol}-{product.name}.json"
-            key = _key(base.configuration_hash, protocol, product)
+            key = _key(pack.configuration_hash, protocol, product)
             kept = _kept(note, key) if resume else None
             if kept is None:
                 progress.update(task, description=product.name)

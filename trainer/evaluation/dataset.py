@@ -24,7 +24,6 @@ from pipeline.decode import decode
 
 GOOD = "good"
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-SEVERAL = "several types"
 
 
 @dataclass(frozen=True)
@@ -228,9 +227,9 @@ def _item(base: Path, product: str, folder: str, path: Path, words: Words, label
     mask = next(
         (p for p in (truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png") if p.exists()), None
     )
-    label_folder = base / "ground_truth_types" / folder
-    types = next(iter(sorted(label_folder.glob(f"{path.stem}*.png"))), None) if labelled else None
-    return Item(path, None if types else words.word(product, folder), mask, types)
+    types = base / "ground_truth_types" / folder / f"{path.stem}_types.png"
+    several = labelled and types.exists()
+    return Item(path, None if several else words.word(product, folder), mask, types if several else None)
 
 
 def _masks_complete(base: Path, items: Sequence[Item]) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dapo.inspection import Evaluation, Prediction
 from dapo.judge import judge, upsample
@@ -95,6 +97,29 @@ def test_an_ignored_place_does_not_make_a_part_notok():
     assert judge(prediction(), elsewhere, 256, 256).evaluation is Evaluation.OK
     around = Product(**{**vars(CALIBRATED), "roi": (((0, 0), (1, 0), (1, 1), (0, 1)),)})
     assert judge(prediction(), around, 256, 256).anomaly_score == pytest.approx(0.9)
+
+
+@given(st.floats(0, 0.97), st.floats(0, 0.97), st.floats(0.005, 0.03))
+def test_a_region_of_interest_smaller_than_a_cell_is_looked_at(x, y, side):
+    """The screw that is missing lies between the centres of two cells."""
+    square = ((x, y), (x + side, y), (x + side, y + side), (x, y + side))
+    everywhere = Prediction(
+        0.9,
+        np.full((16, 16), 0.95, np.float16),
+        np.ones((16, 16), np.uint16),
+        np.array([0.2, 0.8], np.float32),
+    )
+    verdict = judge(everywhere, Product(**{**vars(CALIBRATED), "roi": (square,)}), 256, 256)
+    assert verdict.evaluation is Evaluation.NOT_OK
+
+
+def test_a_cell_that_is_ignored_for_the_most_part_is_not_looked_at():
+    def score(side):
+        spot = ((0, 0), (side, 0), (side, side), (0, side))
+        return judge(prediction(spot=(0, 0)), Product(**{**vars(CALIBRATED), "ignore": (spot,)}), 256, 256)
+
+    assert score(0.9 / 16).evaluation is Evaluation.OK
+    assert score(0.4 / 16).evaluation is Evaluation.NOT_OK
 
 
 def test_types_need_to_stand_out():

@@ -86,6 +86,20 @@ def test_a_conversion_with_other_numbers_is_not_used(caplog: pytest.LogCaptureFi
         open_run(_Linear(turn=True), 8, device=CPU, runtime="openvino")
 
 
+@pytest.mark.parametrize("error", [ImportError("no ts_decoder"), RuntimeError(), TypeError("moved")])
+def test_an_openvino_that_has_changed_stops_no_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(runtime, "converted", broken)
+    assert isinstance(open_run(_Linear(), 8, device=CPU), TorchRun)
+    assert str(error) in caplog.text
+    with pytest.raises(SettingsError, match="can't run this model"):
+        open_run(_Linear(), 8, device=CPU, runtime="openvino")
+
+
 def test_without_the_package_auto_is_torch_and_openvino_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         assert name == "openvino"

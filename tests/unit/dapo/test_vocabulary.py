@@ -12,7 +12,7 @@ from PIL import Image
 
 from dapo.errors import VocabularyError
 from dapo.preprocess import normalise, resize
-from dapo.vocabulary import check_slugs, nearest, resolve, slugify, synonyms
+from dapo.vocabulary import check_slugs, nearest, slugify, synonyms
 
 
 @given(st.text(max_size=100))
@@ -41,9 +41,7 @@ def test_check_slugs_names_both_words():
         check_slugs(["a b", "A-B"])
 
 
-def test_words_resolve_to_their_class():
-    assert resolve("Scratches") == "scratch"
-    assert resolve("zorblax") is None
+def test_the_nearest_word_is_named():
     assert nearest("scrach", synonyms()) == "scratch"
     assert nearest("qqqq", synonyms()) is None
 

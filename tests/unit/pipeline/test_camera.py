@@ -120,6 +120,13 @@ def test_a_camera_that_is_not_there_is_said_at_once_and_without_its_password() -
 def test_passwords_are_cut_from_addresses() -> None:
     assert without_password("rtsp://user:p@ss@cam/live?x=1") == "rtsp://cam/live?x=1"
     assert without_password("http://cam:8080/a") == "http://cam:8080/a"
+    shown = without_password("http://cam/video.cgi?channel=2&user=admin&pwd=secret&res=hd")
+    assert shown == "http://cam/video.cgi?channel=2&user=***&pwd=***&res=hd"
+
+
+def test_a_mistyped_address_is_a_users_mistake() -> None:
+    with pytest.raises(SourceError, match="address can't be read"):
+        CameraSource("rtsp://[::1/x")
 
 
 @pytest.mark.parametrize("address", ["rtsp://127.0.0.1:9/none", "63", "/dev/video63"])

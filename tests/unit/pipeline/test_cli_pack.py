@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,6 +156,23 @@ def test_set_product(pack, tmp_path, capsys):
     assert invoke([*again, *(part for name in ("roi", "ignore", "tiles") for part in ("--clear", name))]) == 0
     cleared = read_pack(out).product("bottle")
     assert (cleared.roi, cleared.ignore, cleared.tiles) == ((), (), None)
+
+
+def test_a_region_may_be_replaced_in_one_call(pack, tmp_path, capsys):
+    one, two = tmp_path / "1.pack", tmp_path / "2.pack"
+    line = ["pack", "set-product", "--product", "cup"]
+    assert invoke([*line, str(pack), "--roi", "0,0 1,0 1,0.5", "--out", str(one)]) == 0
+    given = ["--clear", "roi", "--roi", "0,0 0.5,0 0.5,0.5"]
+    assert invoke([*line, str(one), *given, "--out", str(two)]) == 0
+    assert read_pack(two).product("cup").roi == (((0.0, 0.0), (0.5, 0.0), (0.5, 0.5)),)
+
+
+@pytest.mark.parametrize("header", ["[]", '"a"', "null", "3"])
+def test_a_pack_whose_header_is_no_object_is_damaged(tmp_path, capsys, header):
+    path = tmp_path / "odd.pack"
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    assert invoke(["pack", "verify", str(path)]) == 2
+    assert "damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import resource
@@ -123,6 +124,30 @@ def test_dead_letters_keep_the_bytes_and_say_what_to_do(tmp_path: Path) -> None:
     assert letter["size"] == len(body)
     assert letter["message"].endswith(".")
     assert (tmp_path / "deadletter" / f"{artifact_name('odd name')}.bin").read_bytes() == b"x"
+
+
+def test_an_original_with_a_bad_sector_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = tmp_path / "v.avi"
+    original.write_bytes(bytes(100))
+
+    def bad_sector(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    real = open
+
+    class Sick(io.BytesIO):
+        read = bad_sector
+
+    monkeypatch.setattr(
+        "builtins.open", lambda path, *a, **k: Sick() if path == original else real(path, *a, **k)
+    )
+    lost = frame("v.avi", b"", error=("cut-short", "ends early."), headers={"path": str(original)})
+    sink = FolderSink(tmp_path / "out", CONFIGURATION)
+    for result in results([lost]):
+        sink.write(result)
+    sink.close()
+    [letter] = (tmp_path / "out" / "deadletter").iterdir()
+    assert json.loads(letter.read_text())["bytes"] is None
 
 
 def test_a_file_too_large_to_read_is_copied_to_the_dead_letters(tmp_path: Path) -> None:

@@ -105,14 +105,34 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert not (tmp_path / "out" / "results.previous").exists()
 
 
-def test_a_limit_holds_for_a_resumed_run(photos: Path, tmp_path: Path) -> None:
-    whole = _run(photos, tmp_path / "whole", limit=10)
-    _run(photos, tmp_path / "out", limit=20)
-    resumed = _run(photos, tmp_path / "out", resume=True, limit=10)
+def test_a_limit_can_be_raised_by_a_resumed_run(photos: Path, tmp_path: Path) -> None:
+    whole = _run(photos, tmp_path / "whole", limit=20)
+    _run(photos, tmp_path / "out", limit=10)
+    resumed = _run(photos, tmp_path / "out", resume=True, limit=20)
     assert resumed.reused == 10
     assert _content(tmp_path / "out") == _content(tmp_path / "whole")
     assert _numbers(resumed) == _numbers(whole)
     assert not (tmp_path / "out" / "results.previous").exists()
+
+
+@pytest.mark.parametrize(("first", "says"), [(20, "frame 20"), (None, "the end")])
+def test_a_lower_limit_would_drop_results_and_is_refused(
+    photos: Path, tmp_path: Path, first: int | None, says: str
+) -> None:
+    _run(photos, tmp_path / "out", limit=first)
+    before = _content(tmp_path / "out")
+    with pytest.raises(SettingsError, match=f"went on to {says}, and --limit 10 would drop"):
+        _run(photos, tmp_path / "out", resume=True, limit=10)
+    assert _content(tmp_path / "out") == before
+
+
+def test_another_source_is_not_resumed_over_the_results_of_this_one(photos: Path, tmp_path: Path) -> None:
+    _run(photos, tmp_path / "out")
+    before = _content(tmp_path / "out")
+    photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(SettingsError, match=r"was started with source .*, now it is .*elsewhere"):
+        _run(tmp_path / "elsewhere", tmp_path / "out", resume=True)
+    assert _content(tmp_path / "out") == before
 
 
 def test_a_source_that_is_away_costs_no_results(photos: Path, tmp_path: Path) -> None:

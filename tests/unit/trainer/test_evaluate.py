@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -103,6 +104,24 @@ def test_several_types_in_one_image_come_from_label_maps(tree):
     mixed = next(item for item in data.items if item.types)
     assert mixed.word is None
     assert set(np.unique(type_labels(mixed, data, 40))) == {0, 2, 3}
+
+
+def test_a_label_map_is_found_by_its_whole_name(tree):
+    """1.png is not described by 10_types.png, nor a[1].png by none at all."""
+    (tree / "bottle" / "types.json").write_text('{"1": "mouse_bite"}')
+    defects = tree / "bottle" / "test" / "contamination"
+    where = tree / "bottle" / "ground_truth_types" / "contamination"
+    where.mkdir(parents=True)
+    some = next(iter(sorted(defects.iterdir())))
+    for stem in ("1", "10", "a[1]"):
+        shutil.copy(some, defects / f"{stem}.png")
+        mask = tree / "bottle" / "ground_truth" / "contamination"
+        shutil.copy(next(iter(sorted(mask.iterdir()))), mask / f"{stem}_mask.png")
+    for stem in ("10", "a[1]"):
+        cv2.imwrite(str(where / f"{stem}_types.png"), np.ones((40, 60), np.uint8))
+    found = {item.path.stem: item.types for item in read_product(tree, "bottle", Words()).items}
+    assert found["1"] is None
+    assert [found[stem].name for stem in ("10", "a[1]")] == ["10_types.png", "a[1]_types.png"]
 
 
 def test_wrong_trees_name_file_and_expectation(tree, tmp_path):

@@ -191,17 +191,6 @@ def text(
     return rotate(field, angle) if angle else field
 
 
-def warp(image: Field, to_x: Field, to_y: Field) -> Field:
-    out: Field = cv2.remap(
-        np.ascontiguousarray(image, np.float32),
-        to_x.astype(np.float32),
-        to_y.astype(np.float32),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
-    return out
-
-
 def blur(field: Field, sigma: float) -> Field:
     out: Field = cv2.GaussianBlur(field, (0, 0), sigma)
     return out
