@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
@@ -17,6 +19,9 @@ from pipeline.cli.regions import cleared, parse_tiles, polygons
 from pipeline.cli.terminal import errors, output
 from pipeline.settings import load
 
+if TYPE_CHECKING:
+    from dapo.encoder import Encoder
+
 _OUT = typer.Option(..., "--out", help="The new pack. Packs are immutable: the old one stays.")
 _CONFIG = typer.Option(None, "--config", help="TOML file of settings.")
 _WEIGHTS = typer.Option(None, "--weights", help="Local file of the encoder's weights.")
@@ -25,7 +30,7 @@ _WEIGHTS = typer.Option(None, "--weights", help="Local file of the encoder's wei
 def register(app: typer.Typer) -> None:
     """Add `pack`."""
     pack = typer.Typer(help="Show, verify, compare, make and change prompt packs.", no_args_is_help=True)
-    for command in (show, verify, diff, new, add_type_, set_threshold_, set_product_):
+    for command in (show, verify, diff, new, export, add_type_, set_threshold_, set_product_):
         pack.command(name=command.__name__.strip("_").replace("_", "-"))(command)
     app.add_typer(pack, name="pack")
 
@@ -81,10 +86,13 @@ def new(
         help="Hub tag of the weights, also of a file of them; 'file' for weights of your own.",
     ),
     image_size: int | None = typer.Option(None, "--image-size", min=1, help="Side of the model's input, px."),
+    checkpoint: Path | None = typer.Option(
+        None, "--checkpoint", help="Learned prompts and adapters, as the research code saves them."
+    ),
     weights: Path | None = _WEIGHTS,
     config: Path | None = _CONFIG,
 ) -> None:
-    """A pack of hand-written prompts: day zero for any encoder, no training."""
+    """A pack of hand-written prompts: day zero for any encoder, no training. Or of a checkpoint's learned ones."""
     from dapo.encoder import load_encoder
     from dapo.handwritten import make_handwritten_pack
 
@@ -92,10 +100,45 @@ def new(
     chosen = _words(words)
     check_slugs(chosen)
     check_writable(out)
+    learned = None if checkpoint is None else _checkpoint(checkpoint)
     loaded = load_encoder(encoder, tag, image_size, settings.model.weights)
-    pack = make_handwritten_pack(loaded, chosen)
+    pack = make_handwritten_pack(loaded, chosen) if learned is None else learned(loaded, chosen)
     _report(write_pack(pack, out), out)
     _warn(pack)
+
+
+def _checkpoint(path: Path) -> Callable[[Encoder, Sequence[str]], Pack]:
+    """Read a checkpoint; what makes a pack of it, once its encoder is loaded."""
+    from dapo.checkpoint import load_checkpoint, read_checkpoint
+    from dapo.model import DapoModel
+    from dapo.packing import make_pack
+
+    found = read_checkpoint(path)
+
+    def make(encoder: Encoder, words: Sequence[str]) -> Pack:
+        model = DapoModel(encoder).eval()
+        load_checkpoint(model, found)
+        return make_pack(model, words, provenance={"checkpoint": path.name})
+
+    return make
+
+
+def export(
+    path: Path,
+    out: Path = typer.Option(..., "--out", help="The checkpoint."),
+    weights: Path | None = _WEIGHTS,
+    config: Path | None = _CONFIG,
+) -> None:
+    """Write a pack's learned prompts and adapters as a checkpoint that the research code reads."""
+    from dapo.checkpoint import export_checkpoint, write_checkpoint
+    from dapo.packing import load_pack_encoder, model_from_pack
+
+    settings = load({"model.weights": weights}, config).settings
+    pack = read_pack(path)
+    check_writable(out)
+    model = model_from_pack(pack, load_pack_encoder(pack, settings.model.weights))
+    write_checkpoint(export_checkpoint(model), out)
+    print(f"{out}: checkpoint of configuration {pack.configuration_hash}")
 
 
 def add_type_(

@@ -25,9 +25,17 @@ _BATCH = 32
 
 
 def fit_temperature(pack: Pack, encoder: Encoder, pool: Pool) -> Pack:
-    """The pack with the temperature that makes its anomaly maps likeliest on the pool's validation families."""
+    """The pack with the temperature that makes its anomaly maps likeliest on the pool's validation families.
+
+    Raises:
+        SystemExit: the pool has no picture of them.
+    """
     names = list(FAMILIES)
     rows = np.nonzero(np.isin(pool.family, [names.index(name) for name in VALIDATION_FAMILIES]))[0]
+    if not len(rows):
+        raise SystemExit(
+            f"the pool has no picture of {', '.join(VALIDATION_FAMILIES)}: draw it with --families validation"
+        )
     similarities = torch.cat(_similarities(pack, encoder, pool, rows))
     cover = pool.cover[rows].reshape(len(rows), GRID, CELLS // GRID, GRID, CELLS // GRID).max((2, 4))
     cover = torch.from_numpy(cover.reshape(len(rows), -1))

@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from dapo.checkpoint import export_checkpoint, read_checkpoint, write_checkpoint
 from dapo.handwritten import make_handwritten_pack
+from dapo.model import DapoModel
 from dapo.pack import Tiles, set_threshold
 from dapo.pack_io import read_pack, write_pack
 from dapo.testing import small_encoder
@@ -156,6 +159,25 @@ def test_set_product(pack, tmp_path, capsys):
     assert invoke([*again, *(part for name in ("roi", "ignore", "tiles") for part in ("--clear", name))]) == 0
     cleared = read_pack(out).product("bottle")
     assert (cleared.roi, cleared.ignore, cleared.tiles) == ((), (), None)
+
+
+def test_a_checkpoint_becomes_a_pack_and_a_pack_a_checkpoint(pack, tmp_path, capsys):
+    model = DapoModel(small_encoder(), seed=3)
+    first, made, again = tmp_path / "a.pth", tmp_path / "learned.pack", tmp_path / "b.pth"
+    write_checkpoint(export_checkpoint(model), first)
+    line = ["pack", "new", "--types", "scratch", "--checkpoint", str(first), "--out", str(made)]
+    assert invoke(line) == 0
+    found = read_pack(made)
+    assert (found.kind, found.provenance["checkpoint"]) == ("dapo", "a.pth")
+    assert invoke(["pack", "export", str(made), "--out", str(again)]) == 0
+    before, after = read_checkpoint(first).tensors, read_checkpoint(again).tensors
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert invoke(["pack", "export", str(pack), "--out", str(tmp_path / "c.pth")]) == 2
+    assert "hand-written prompts" in capsys.readouterr().err
+    first.write_bytes(b"no checkpoint")
+    assert invoke([*line[:-1], str(tmp_path / "d.pack")]) == 2
+    assert "can't be read as a checkpoint" in capsys.readouterr().err
 
 
 def test_a_region_may_be_replaced_in_one_call(pack, tmp_path, capsys):
