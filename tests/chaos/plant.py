@@ -39,7 +39,7 @@ PARTITIONS = 3
 RATE = 5.0  # frames per second: a gap is seen to a fifth of a second, and two cores keep up
 BUCKET = "inspection"
 _TIMEOUT_S = 180.0  # a shared machine may be slow; what is slow is reported, what is lost fails
-_FULL_MIB = 192  # of the store's disk where it can be filled
+_FULL_MIB = 1024  # of the store's disk where it can be filled: two hundred blows archive some 7,000 images
 
 
 class Process:
@@ -271,7 +271,7 @@ class Plant:
 def small_disk(folder: Path) -> Iterator[None]:
     """A file system of its own for the store, small enough to be filled."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_FULL_MIB}m", "tmpfs", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_FULL_MIB}m,nr_inodes=0", "tmpfs", str(folder)], check=True)
     try:
         yield
     finally:
@@ -283,7 +283,7 @@ def filled(folder: Path) -> Iterator[None]:
     """Take all that is left of a file system."""
     ballast = folder / "ballast"
     try:
-        with open(ballast, "wb") as file, suppress(OSError):
+        with suppress(OSError), open(ballast, "wb") as file:
             while True:
                 file.write(bytes(2**20))
         yield
