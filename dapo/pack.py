@@ -105,7 +105,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How features become scores.
+    """How features become scores. The defaults served dapo-tiny best on surfaces it was not trained on (docs/encoder.md).
 
     Attributes:
         kind: "default": generic words detect, the product's words type; "paper": as DAPO's paper, the rest is off.
@@ -116,10 +116,10 @@ class Scoring:
     """
 
     kind: Literal["default", "paper"] = "default"
-    top_k_fraction: float = 0.03
-    fuse_map: float = 0.5
-    smoothing_sigma: float = 0.0
-    type_fuse_cls: float = 0.5
+    top_k_fraction: float = 0.01
+    fuse_map: float = 0.25
+    smoothing_sigma: float = 0.65
+    type_fuse_cls: float = 0.25
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ sizes. On a CPU each frame runs alone, which costs nothing there; on a GPU batch
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
 from importlib.util import find_spec
@@ -104,8 +105,7 @@ class OpenVinoRun:
     """
 
     def __init__(self, tower: nn.Module, size: int, threads: int | None, batch: int) -> None:
-        import openvino
-
+        openvino = silent_openvino()
         shape = (1, 3, size, size)
         model = converted(tower, torch.zeros(shape))
         model.reshape(shape)
@@ -136,12 +136,21 @@ class OpenVinoRun:
         row += [request.get_output_tensor(index).data.copy() for index in range(self._outputs)]
 
 
+def silent_openvino() -> Any:
+    """The package `openvino`, which would report its import over the network, and each conversion after that."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its import fails: a stub is taken
+    import openvino
+
+    return openvino
+
+
 def converted(module: nn.Module, example: Tensor) -> Any:
-    """OpenVINO's model of a module. Not by `openvino.convert_model`: that reports its use over the network.
+    """OpenVINO's model of a module.
 
     Raises:
         RuntimeError: the module has an operation that OpenVINO does not know.
     """
+    silent_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

@@ -105,17 +105,16 @@ class FastStem:
     """The stem on OpenVINO, one thread, float32."""
 
     def __init__(self) -> None:
-        import openvino
         import torch
 
-        from dapo.runtime import converted
+        from dapo.runtime import converted, silent_openvino
         from trainer.encoder.stem import pretrained_stem
 
         example = torch.zeros(_BATCH, 3, IMAGE_SIZE, IMAGE_SIZE)
         model = converted(pretrained_stem(), example)
         model.reshape([-1, 3, IMAGE_SIZE, IMAGE_SIZE])
         options = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-        self._run = openvino.Core().compile_model(model, "CPU", options)
+        self._run = silent_openvino().Core().compile_model(model, "CPU", options)
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """uint8 RGB images [256, 256, 3] -> float32 [B, 272, 16, 16]."""

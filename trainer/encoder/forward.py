@@ -18,7 +18,6 @@ def image_taps(
     std: Tensor,
     offset: tuple[int, int],
     keep: Tensor | None = None,
-    restyled: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """CLS [B, D] and the patch features [B, n*n, D] of every block, all L2-normalised, from crops of stem features.
 
@@ -27,9 +26,6 @@ def image_taps(
     visual = clip.visual
     patches: StemPatches = visual.conv1
     both = patches.projection.standardise(features, mean, std)
-    if restyled is not None:
-        general = patches.projection.standardise(restyled, mean, std)[:, :STEM_CHANNELS]
-        both = torch.cat([general, both[:, STEM_CHANNELS:]], 1)
     if keep is not None:
         scale = torch.ones(len(both), both.shape[1], 1, 1)
         scale[:, :STEM_CHANNELS] = keep[:, None, None, None]

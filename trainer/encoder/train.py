@@ -11,7 +11,7 @@ patches (cheap, and any place can hold anything), then on whole images. Loss, pe
     + prototypes: class vectors that anchor both towers while neither means anything yet; dropped at export
     + image-level cross-entropy of CLS  + 0.2 multi-positive CLIP loss of CLS against captions
 
-What is exported is an exponential average of the weights over the last some hundred steps; validation is only watched.
+The schedule is fixed and its last state is exported: nothing is chosen on validation, which is only watched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from open_clip.model import CLIP
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dapo.tiny import JOINT_WIDTH, STEM_CHANNELS, StemPatches, build_tiny
 from dapo.tiny_tokenizer import WordTokenizer
@@ -50,13 +49,7 @@ _MAX_SCALE = 60.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how: everything that decides the result besides pool and seed.
-
-    Attributes:
-        drop_general: share of images without the pool-standardised half of their features.
-        mix_style: share of batches whose images borrow each other's channel statistics (`Batch.restyled`).
-        average: decay of the average of the weights, per step.
-    """
+    """How long and how: everything that decides the result besides pool and seed."""
 
     crop_steps: int = 3000
     full_steps: int = 1000
@@ -66,9 +59,7 @@ class Schedule:
     learning_rate: float = 8e-4
     weight_decay: float = 0.05
     warm_up: int = 150
-    drop_general: float = 0.4
-    mix_style: float = 0.5
-    average: float = 0.998
+    drop_general: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -97,18 +88,6 @@ class Batch:
     offset: tuple[int, int]
     groups: Tensor
     bank_family: int
-
-    def restyled(self) -> Tensor:
-        """Features whose channel means and spreads are mixed with those of another image of the batch.
-
-        MixStyle (Zhou et al., arXiv 2104.02008): what a surface is made of becomes a poor hint of its defects.
-        """
-        other = torch.randperm(len(self.features))
-        share = torch.distributions.Beta(0.3, 0.3).sample((len(other), 1))
-        mean = share * self.mean + (1 - share) * self.mean[other]
-        std = share * self.std + (1 - share) * self.std[other]
-        unit = (self.features - self.mean[..., None, None]) / (self.std[..., None, None] + 1e-4)
-        return unit * std[..., None, None] + mean[..., None, None]
 
 
 class Sampler:
@@ -323,8 +302,6 @@ def train(
     optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
     sampler, writer = Sampler(pool, statistics, seed), Writer(np.random.default_rng([seed, 12]))
     names, total, curve = list(FAMILIES), schedule.crop_steps + schedule.full_steps, []
-    averaging = get_ema_multi_avg_fn(schedule.average)  # type: ignore[no-untyped-call]
-    average = AveragedModel(clip, multi_avg_fn=averaging)
     columns = (
         TextColumn("dapo-tiny {task.description}"),
         BarColumn(),
@@ -349,8 +326,7 @@ def train(
             text = clip.encode_text(tokenizer(sentences), normalize=True)
             banks = text[: 2 * (CLASSES + 2)].view(2, CLASSES + 2, -1)
             keep = (torch.rand(count) > schedule.drop_general).float()
-            features = batch.restyled() if torch.rand(()) < schedule.mix_style else None
-            cls, taps = image_taps(clip, batch.features, batch.mean, batch.std, batch.offset, keep, features)
+            cls, taps = image_taps(clip, batch.features, batch.mean, batch.std, batch.offset, keep)
             scale = clip.logit_scale.exp().clamp(max=_MAX_SCALE)
             value = loss(
                 batch, cls, taps, banks, text[2 * (CLASSES + 2) :], same_caption(batch), scale, 1 - 0.8 * done
@@ -359,16 +335,16 @@ def train(
             value.backward()
             nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
             optimiser.step()
-            average.update_parameters(clip)
             now = float(value.detach())
             running = now if math.isnan(running) else 0.98 * running + 0.02 * now
             progress.update(task, advance=1, description=f"loss {running:.3f}")
-            if validation is not None and ((step + 1) % 500 == 0 or step + 1 == total):
-                seen = validate(average.module.eval(), tokenizer, validation)
-                row = {"step": step + 1, "loss": round(running, 4), **seen}
+            if validation is not None and ((step + 1) % 1000 == 0 or step + 1 == total):
+                clip.eval()
+                row = {"step": step + 1, "loss": round(running, 4), **validate(clip, tokenizer, validation)}
+                clip.train()
                 curve.append(row)
                 progress.console.print(json.dumps(row))
-    return average.module.eval(), tokenizer, curve
+    return clip.eval(), tokenizer, curve
 
 
 def main() -> None:
@@ -381,13 +357,12 @@ def main() -> None:
     parser.add_argument("--validation", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    for field in fields(Schedule):
-        name = field.name.replace("_", "-")
-        parser.add_argument(f"--{name}", type=type(field.default), default=field.default)
+    parser.add_argument("--crop-steps", type=int, default=Schedule.crop_steps)
+    parser.add_argument("--full-steps", type=int, default=Schedule.full_steps)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    schedule = Schedule(**{field.name: getattr(options, field.name) for field in fields(Schedule)})
+    schedule = Schedule(crop_steps=options.crop_steps, full_steps=options.full_steps)
     pool = open_pool(options.pool)
     started = time.monotonic()
     validation = open_pool(options.validation) if options.validation else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -98,6 +100,20 @@ def test_an_openvino_that_has_changed_stops_no_worker(
     assert str(error) in caplog.text
     with pytest.raises(SettingsError, match="can't run this model"):
         open_run(_Linear(), 8, device=CPU, runtime="openvino")
+
+
+def test_openvino_reports_nothing_over_the_network() -> None:
+    program = """
+import sys, torch
+from dapo.runtime import OpenVinoRun
+class Mean(torch.nn.Module):
+    def forward(self, pixels):
+        return (pixels.mean((2, 3)),)
+OpenVinoRun(Mean(), 8, None, 1)
+print([name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", done.stdout
 
 
 def test_without_the_package_auto_is_torch_and_openvino_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What training leans on: styles that are mixed without touching content, temperatures that are likely."""
+"""What the default pack leans on: a temperature that is likely."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from dapo.encoder import Encoder, load_encoder
 from dapo.handwritten import make_handwritten_pack
 from dapo.pack import Pack
 from dapo.tiny import STEM_CHANNELS
 from trainer.encoder.features import CELLS, GRID, Pool
-from trainer.encoder.forward import image_taps
 from trainer.encoder.generator import FAMILIES, VALIDATION_FAMILIES
 from trainer.encoder.temperature import fit_temperature
-from trainer.encoder.train import Batch
 
 COUNT = 6
 
@@ -41,42 +38,6 @@ def pool(family: str) -> Pool:
         cover,
         np.full(COUNT, list(FAMILIES).index(family), np.uint8),
     )
-
-
-def batch(features: torch.Tensor) -> Batch:
-    nothing = torch.zeros(len(features))
-    return Batch(
-        features, features.mean((2, 3)), features.std((2, 3)), nothing, nothing, nothing, nothing,
-        np.zeros(len(features), np.uint8), (0, 0), nothing, 0,
-    )  # fmt: skip
-
-
-def test_mixed_styles_change_statistics_and_nothing_else() -> None:
-    torch.manual_seed(0)
-    features = torch.randn(4, STEM_CHANNELS, 8, 8) * torch.tensor([1.0, 2, 3, 4])[:, None, None, None]
-    one = batch(features)
-    mixed = one.restyled()
-    assert not torch.allclose(mixed, features)
-
-    def content(some: torch.Tensor) -> torch.Tensor:
-        return (some - some.mean((2, 3), keepdim=True)) / some.std((2, 3), keepdim=True)
-
-    torch.testing.assert_close(content(mixed), content(features), rtol=0, atol=2e-3)
-    spread = mixed.std((2, 3))
-    assert (spread > one.std.min() - 0.1).all()
-    assert (spread < one.std.max() + 0.1).all()
-
-
-def test_a_style_moves_only_the_half_that_the_pool_standardises(encoder: Encoder) -> None:
-    features = torch.randn(2, STEM_CHANNELS, GRID, GRID)
-    mean, std = features.mean((2, 3)), features.std((2, 3))
-    plain, _ = image_taps(encoder.clip, features, mean, std, (0, 0))
-    same, _ = image_taps(encoder.clip, features, mean, std, (0, 0), None, features)
-    torch.testing.assert_close(same, plain)
-    no_general = torch.zeros(2)
-    dropped, _ = image_taps(encoder.clip, features, mean, std, (0, 0), no_general)
-    restyled, _ = image_taps(encoder.clip, features, mean, std, (0, 0), no_general, 3 * features)
-    torch.testing.assert_close(restyled, dropped)
 
 
 def test_a_sharp_pack_gets_a_milder_temperature_and_keeps_all_else(encoder: Encoder, pack: Pack) -> None:
