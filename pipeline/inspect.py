@@ -6,10 +6,11 @@ Both are bounded: a frame's pixels are dropped with its result.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,9 +26,10 @@ from dapo.preprocess import resize
 from dapo.quality import FROZEN_AFTER, FrozenDetector, defects_of_picture
 from dapo.tiles import Window, merge, windows
 from pipeline.decode import DecodedImage, Limits, check_pixels, decode
-from pipeline.ports import Frame, Infer, Result
+from pipeline.ports import Frame, Infer, Partition, Result
 
 _LOG = logging.getLogger(__name__)
+_MAX_CAMERAS = 1000  # watched for a standing picture: names come from outside, one a shot where a sender errs
 _MAX_WAITING_BYTES = 512 * 2**20  # of pixels that wait for a full batch: five frames of 30 MP
 
 
@@ -82,7 +84,8 @@ class Preparer:
         self._pack = pack
         self._size = image_size
         self._limits = limits or Limits()
-        self._frozen: dict[str, FrozenDetector] = {}
+        self._frozen: OrderedDict[str, FrozenDetector] = OrderedDict()  # the camera seen last is last
+        self._read: dict[Partition, int] = {}  # offset of the last frame that was looked at
         self._passed: dict[str, deque[Frame]] = {}
 
     def passed_over(self, frame: Frame) -> None:
@@ -125,7 +128,23 @@ class Preparer:
         return DecodedImage(frame.pixels, width, height, "")
 
     def _frozen_check(self, frame: Frame, pixels: NDArray[np.uint8]) -> tuple[str, str] | None:
-        return self._frozen.setdefault(frame.camera_id, FrozenDetector()).check(pixels)
+        detector = self._frozen.setdefault(frame.camera_id, FrozenDetector())
+        self._frozen.move_to_end(frame.camera_id)
+        if len(self._frozen) > _MAX_CAMERAS:
+            self._frozen.popitem(last=False)
+        if self._read_again(frame):
+            detector = copy.copy(
+                detector
+            )  # asked, but not told: the frame was counted when it was read first
+        return detector.check(pixels)
+
+    def _read_again(self, frame: Frame) -> bool:
+        if frame.record is None:
+            return False
+        at = (frame.record.topic, frame.record.partition)
+        last = self._read.get(at, -1)
+        self._read[at] = max(last, frame.record.offset)
+        return frame.record.offset <= last
 
 
 @dataclass(slots=True)

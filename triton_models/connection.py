@@ -23,7 +23,7 @@ _MAX_RECONNECT_MS = 1000
 
 
 class RequestRefused(DapoError):
-    """The model server will never answer this: the same request fails again."""
+    """The model server will never answer this, with what it serves now: the same request fails again."""
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,9 @@ class KafkaServer(Server):
             "log.dirs": str(self.folder / "data"),
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
+            # 7 days by default: a reader that stands still for longer would do again all that topics still hold. A year,
+            # longer than they are kept.
+            "offsets.retention.minutes": 365 * 24 * 60,
             # One node: it is every quorum.
             "default.replication.factor": 1,
             "min.insync.replicas": 1,

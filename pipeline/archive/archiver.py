@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -84,8 +84,8 @@ class Archiver:
         self._policy = policy
         self._quota = QuotaBook(store, policy.ok_per_day)
 
-    def archive(self, batch: Sequence[Item]) -> Report:
-        """Archive a batch, in the order of its offsets. The same batch twice leaves the same objects.
+    def archive(self, batch: Iterable[Item]) -> Report:
+        """Archive a batch, in the order of its offsets, one item after the other. Twice the same leaves the same objects.
 
         1. Ask policy and quota.
         2. Check each kept image against its row's SHA-256, and put it.

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from schemas.results import ResultRow
 
 FRAMES = "frames"
+CLAIMS = "claims"  # frames too large for a message, put there by whoever sends them: claims/<frame_key>
 NAMELESS = "_"  # of a frame that names no line or camera; no safe segment is this, since all begin with a letter or digit
 _PLAIN = re.compile(r"(?!.*__)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _READABLE = 40  # characters kept for people

@@ -3,6 +3,8 @@
 Idempotent: a prune that was stopped is finished by the next. An image is deleted when no row that stays points at it; one
 that no row points at any more (or ever did) when it is older than the longest time. Age is counted from the end of the
 inspection, so that a camera with a wrong clock loses nothing.
+
+Frames that were too large for a message (`claims/`) have no row; they go when no message can name them any more.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.archive import manifest
-from pipeline.archive.keys import FRAMES
+from pipeline.archive.keys import CLAIMS, FRAMES
 from pipeline.archive.manifest import CONTENT_TYPE, Part
 from pipeline.archive.policy import Reason
 from pipeline.ports import ObjectStore, Stored
@@ -33,6 +35,7 @@ class Pruned:
         rows: per reason.
         images: objects.
         strays: images of these that no row pointed at.
+        claims: frames that were too large for a message.
         files: of the manifest, gone as a whole.
         busy: files of the manifest that the archiver wrote meanwhile; the next prune takes them.
         keys: of the images that rows pointed at; in a dry run only, where they are still there when strays are counted.
@@ -41,6 +44,7 @@ class Pruned:
     rows: Counter[str] = field(default_factory=Counter)
     images: int = 0
     strays: int = 0
+    claims: int = 0
     files: int = 0
     busy: int = 0
     keys: set[str] = field(default_factory=set)
@@ -58,16 +62,18 @@ def prune(
     older_than: Retention,
     *,
     now: datetime,
+    claims_older_than: timedelta | None = None,
     dry_run: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Pruned:
-    """Delete images and rows past their time.
+    """Delete images, rows and claims past their time.
 
     Args:
         older_than: how long each reason is kept; None, or a reason that is missing: for ever.
         now: UTC.
+        claims_older_than: how long large frames are kept, from when they were written; None: for ever.
         dry_run: delete nothing, count the same.
-        tell: gets one line per partition of the manifest that changes, and one for stray images.
+        tell: gets one line per partition of the manifest that changes, and one for stray images, one for claims.
 
     Raises:
         StoreUnavailable: stopped half-way; prune again.
@@ -75,6 +81,8 @@ def prune(
     """
     cutoffs = {reason: now - age for reason, age in older_than.items() if age is not None}
     pruned = Pruned()
+    if claims_older_than is not None:
+        _prune_claims(store, now - claims_older_than, pruned, dry_run, tell)
     if not cutoffs:
         return pruned
     for part, files in manifest.parts(store):
@@ -174,3 +182,16 @@ def _prune_strays(
         tell(f"{FRAMES}/: {strays} images that no row points at")
     pruned.strays += strays
     pruned.images += strays
+
+
+def _prune_claims(
+    store: ObjectStore, cutoff: datetime, pruned: Pruned, dry_run: bool, tell: Callable[[str], None]
+) -> None:
+    """Large frames whose messages, and the dead letters made of them, are gone from their topics."""
+    for claim in store.list(f"{CLAIMS}/"):
+        if claim.modified < cutoff:
+            pruned.claims += 1
+            if not dry_run:
+                store.delete(claim.key)
+    if pruned.claims:
+        tell(f"{CLAIMS}/: {pruned.claims} frames that were too large for a message")

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import typer
 
-from dapo.errors import ServiceUnavailable
-from pipeline.archive.policy import Policy, Reason
+from dapo.errors import Fenced, ServiceUnavailable
+from pipeline.archive.policy import Reason
 from pipeline.archive.prune import Pruned, Retention, prune
 from pipeline.cli import terminal
-from pipeline.cli.worker import stopped_by_signals
+from pipeline.cli.worker import FENCED, stopped_by_signals
 from pipeline.settings import ArchiveSettings, load
 from pipeline.store.open import open_store
 from pipeline.stream.logs import structured
+
+# Longer than a frame's message and the dead letter made of it can lie on their topics: 24.5 days for an outage of a week.
+CLAIMS_DAYS = 30
 
 
 def register(app: typer.Typer) -> None:
@@ -33,10 +36,13 @@ def archive(
         None, "--slot", help="Stable name of this archiver.", show_default="first free"
     ),
     config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
-) -> None:
-    """Keep images and their results in the object store, behind the verdicts and at its own pace, until SIGTERM."""
+) -> int:
+    """Keep images and their results in the object store, behind the verdicts and at its own pace, until SIGTERM.
+
+    Exit status: 0 stopped, 2 a setting, topic or the store's access is wrong, 5 another process runs under the same slot.
+    """
     if context.invoked_subcommand is not None:
-        return
+        return 0
     settings = load({"kafka.bootstrap": bootstrap}, config).settings
     errors = terminal.errors()
     structured()
@@ -50,31 +56,44 @@ def archive(
         except ServiceUnavailable:
             if not stop.is_set():
                 raise
-            return
-    errors.print(
-        f"{done.results} results seen, {done.kept} images kept ({done.bytes / 1e6:.1f} MB), {done.problems} problems"
-    )
+            return 0
+        except Fenced as error:
+            errors.print(f"error: {error}")
+            return FENCED
+    kept = f"{done.kept} images kept ({done.bytes / 1e6:.1f} MB)"
+    unverified = f", {done.unverified} of them unverified: no hash in their row" if done.unverified else ""
+    errors.print(f"{done.results} results seen, {kept}{unverified}, {done.problems} problems")
+    return 0
 
 
 def prune_command(
     dry_run: bool = typer.Option(False, "--dry-run", help="Delete nothing; print what would be deleted."),
+    claims_days: int = typer.Option(
+        CLAIMS_DAYS,
+        "--claims-days",
+        min=0,
+        help="Days of large frames (claims/): more than frames and dead letters together are kept; 0: for ever.",
+    ),
     config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
 ) -> None:
-    """Delete images and manifest rows that are older than archive.keep_..._days. May be stopped and run again."""
+    """Delete images and manifest rows that are older than archive.keep_..._days, and large frames that were sent long ago.
+
+    May be stopped and run again.
+    """
     settings = load(config=config).settings
     store = open_store(settings.store)
     try:
         pruned = prune(
-            store, retention_of(settings.archive), now=datetime.now(UTC), dry_run=dry_run, tell=print
+            store,
+            retention_of(settings.archive),
+            now=datetime.now(UTC),
+            claims_older_than=timedelta(days=claims_days) if claims_days else None,
+            dry_run=dry_run,
+            tell=print,
         )
     finally:
         store.close()
     print(summary(pruned, dry_run=dry_run))
-
-
-def policy_of(settings: ArchiveSettings) -> Policy:
-    """What to keep."""
-    return Policy(settings.near_margin, settings.audit_rate, settings.ok_per_day)
 
 
 def retention_of(settings: ArchiveSettings) -> Retention:
@@ -92,5 +111,6 @@ def retention_of(settings: ArchiveSettings) -> Retention:
 def summary(pruned: Pruned, *, dry_run: bool) -> str:
     """One line: what was deleted, or would be."""
     verb = "would delete" if dry_run else "deleted"
-    text = f"{verb} {pruned.images} images and {pruned.rows.total()} rows; {pruned.files} files of the manifest are empty"
+    text = f"{verb} {pruned.images} images, {pruned.claims} claims and {pruned.rows.total()} rows"
+    text += f"; {pruned.files} files of the manifest are empty"
     return f"{text}; {pruned.busy} were being written: prune again" if pruned.busy else text

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import typer
 
+from dapo.errors import Fenced, ServiceUnavailable
 from pipeline.cli import terminal
-from pipeline.cli.worker import stopped_by_signals
+from pipeline.cli.worker import FENCED, stopped_by_signals
 from pipeline.decode import Limits
 from pipeline.progress import counted
 from pipeline.settings import load
@@ -40,14 +42,17 @@ def register(app: typer.Typer) -> None:
         name: str = typer.Option(
             "",
             "--name",
-            help="Of this feeder: its position is kept under it.",
-            show_default="from source and camera",
+            help="Of this feeder, dapo-feed-...: its position is kept under it.",
+            show_default="from source, camera and host; none is kept for a pipe",
         ),
         list_file: str | None = typer.Option(None, "--list", help="File with one path a line; - is stdin."),
         bootstrap: str | None = typer.Option(None, "--bootstrap", help="Kafka, host:port."),
         config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
-    ) -> None:
-        """Feed frames to Kafka, each once. Stopped or killed, the same command goes on behind the last frame."""
+    ) -> int:
+        """Feed frames to Kafka, each once. Stopped or killed, the same command goes on behind the last frame.
+
+        Exit status: 0 fed or stopped, 2 a setting, topic or the source is wrong, 5 another process feeds under this name.
+        """
         settings = load({"kafka.bootstrap": bootstrap}, config).settings
         errors = terminal.errors()
         # Sizes are the worker's to judge: what it refuses gets its row and its dead letter, what is refused here has none.
@@ -57,33 +62,43 @@ def register(app: typer.Typer) -> None:
         )
         from pipeline.kafka.outlet import KafkaOutlet
         from pipeline.store.open import open_store
-        from pipeline.stream.feed import Feeder, Tags, claimed, feeder_name
+        from pipeline.stream.feed import Fed, Feeder, Tags, claimed, feeder_name, passing_name
         from pipeline.stream.topics import Topics
 
         topics, stop = Topics(settings.kafka.prefix), threading.Event()
         tags = Tags(camera or opened.name, product, line, station, job, simulated)
         store = open_store(settings.store) if settings.store.endpoint else None
-        with stopped_by_signals(stop, _STOP_S):
-            outlet = KafkaOutlet(settings.kafka, name or feeder_name(opened.name, tags), topics.frames, stop)
-            feeder = Feeder(
-                outlet,
-                topics.frames,
-                tags,
-                rate=rate,
-                max_bytes=settings.kafka.max_message_bytes,
-                claim=None if store is None else claimed(store, settings.store.bucket, stop),
-            )
+        own = name or (feeder_name(opened.place, tags) if opened.again else passing_name())
+        fed = Fed()
+        with ExitStack() as held:
+            held.enter_context(stopped_by_signals(stop, _STOP_S))
+            held.callback(opened.source.close)
             try:
+                outlet = KafkaOutlet(settings.kafka, own, topics.frames, stop)
+                held.callback(outlet.close)
+                feeder = Feeder(
+                    outlet,
+                    topics.frames,
+                    tags,
+                    rate=rate,
+                    max_bytes=settings.kafka.max_message_bytes,
+                    claim=None if store is None else claimed(store, settings.store.bucket, stop),
+                )
                 with counted(errors, opened.source.total) as on_frame:
                     fed = feeder.run(opened.source, stop, live=opened.live, on_frame=on_frame)
-            finally:
-                opened.source.close()
-                outlet.close()
+            except ServiceUnavailable:
+                if not stop.is_set():
+                    raise
+            except Fenced as error:
+                errors.print(f"error: {error}")
+                return FENCED
         print(
             f"{fed.frames} frames fed to {topics.frames} ({fed.bytes / 1e6:.1f} MB), {fed.skipped} were there already, "
             f"{fed.claims} lie in the store, {fed.unreadable} can't be read"
+            + (f", {fed.too_large} are too large for a message (set store.endpoint)" if fed.too_large else "")
         )
         if isinstance(opened.source, CameraSource):
             print(
                 f"camera: {opened.source.reconnects} times opened again, {opened.source.dropped} frames passed over"
             )
+        return 0

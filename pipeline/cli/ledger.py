@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pipeline.stream.topics import Topics
 
 # A row is written after its frame, but perhaps by a clock that is behind that of the frame's broker.
 _CLOCKS = timedelta(minutes=10)
+_SETTLED_S, _AGAIN_S = 3.0, 0.2  # what is not there by then is missing
 
 
 def register(app: typer.Typer) -> None:
@@ -72,16 +74,19 @@ def recount(reader: TopicReader, topics: Topics, group: str, since: datetime | N
         count.frame(record)
     written = None if since is None else since - _CLOCKS
     defects = sorted(name for name in reader.topics() if name.startswith(topics.defects("")))
-    rows, letters = reader.span(topics.results, written), reader.span(topics.dead_letters, written)
-    regions = [reader.span(name, written) for name in defects]
-    for record in reader.read(rows):
-        count.result(record)
-    for record in reader.read(letters):
-        count.dead_letter(record)
-    for region in regions:
-        for record in reader.read(region):
-            count.defect(record)
-    return count
+    takers = {topics.results: count.result, topics.dead_letters: count.dead_letter}
+    takers |= dict.fromkeys(defects, count.defect)
+    spans = {name: reader.span(name, written) for name in takers}
+    deadline = time.monotonic() + _SETTLED_S
+    while True:
+        for name, take in takers.items():
+            for record in reader.read(spans[name]):
+                take(record)
+        if totals(count.cameras(), count.unreadable)["balanced"] or time.monotonic() > deadline:
+            return count
+        # A transaction that ends just now shows its offsets first and its rows a moment later.
+        time.sleep(_AGAIN_S)
+        spans = {name: reader.span(name).after(span) for name, span in spans.items()}
 
 
 _COLUMNS = {

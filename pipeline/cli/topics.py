@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pipeline.cli import terminal
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.settings import Settings, load
 from pipeline.stream.durations import hours
-from pipeline.stream.retention import Needs, Plan, faults, plan
+from pipeline.stream.retention import Needs, Plan, faults, offset_faults, plan
 from pipeline.stream.topics import Topics
 
 _OUTAGE = typer.Option(
@@ -37,30 +37,17 @@ _CONFIG = typer.Option(None, "--config", help="TOML file of settings.")
 def register(app: typer.Typer) -> None:
     """Add `topics`."""
     topics = typer.Typer(help="Make and check the topics of the stream.", no_args_is_help=True)
-    topics.command(name="create")(create)
-    topics.command(name="check")(check)
+    for command in (create, check):
+        topics.command(name=command.__name__)(_of_a_plant(command))
     app.add_typer(topics, name="topics")
 
 
-def create(
-    outage: str = _OUTAGE,
-    rate: float = _RATE,
-    frame_bytes: int = _FRAME,
-    partitions: int = _PARTITIONS,
-    single_broker: bool = _SINGLE,
-    pack: Path | None = _PACK,
-    bootstrap: str | None = _BOOTSTRAP,
-    config: Path | None = _CONFIG,
-) -> int:
+def create(admin: TopicAdmin, plans: list[Plan]) -> int:
     """Make the topics that are missing; those that are there stay as they are, and are checked."""
-    settings = load({"kafka.bootstrap": bootstrap, "pack.path": pack}, config).settings
-    needs = _needs(settings, outage, rate, frame_bytes, partitions, single_broker)
-    plans = _plans(settings, needs)
-    with _admin(settings) as admin:
-        there = admin.find(one.name for one in plans)
-        made = [one for one in plans if one.name not in there]
-        admin.create(made)
-        status = _tell(plans, admin, made)
+    there = admin.find(one.name for one in plans)
+    made = [one for one in plans if one.name not in there]
+    admin.create(made)
+    status = _tell(plans, admin, made)
     disk = sum(one.bytes for one in plans) / 1e9
     print(
         f"{len(made)} topics made, {len(plans) - len(made)} were there; each copy takes up to {disk:.0f} GB of disk"
@@ -68,33 +55,33 @@ def create(
     return status
 
 
-def check(
-    outage: str = _OUTAGE,
-    rate: float = _RATE,
-    frame_bytes: int = _FRAME,
-    partitions: int = _PARTITIONS,
-    single_broker: bool = _SINGLE,
-    pack: Path | None = _PACK,
-    bootstrap: str | None = _BOOTSTRAP,
-    config: Path | None = _CONFIG,
-) -> int:
+def check(admin: TopicAdmin, plans: list[Plan]) -> int:
     """Say of each topic whether it would lose data, why, and what to do; exit status 1 where one would."""
-    settings = load({"kafka.bootstrap": bootstrap, "pack.path": pack}, config).settings
-    needs = _needs(settings, outage, rate, frame_bytes, partitions, single_broker)
-    with _admin(settings) as admin:
-        return _tell(_plans(settings, needs), admin, [])
+    return _tell(plans, admin, [])
 
 
-def _needs(
-    settings: Settings, outage: str, rate: float, frame_bytes: int, partitions: int, single: bool
-) -> Needs:
-    largest = settings.kafka.max_message_bytes
-    return Needs(hours(outage), rate, frame_bytes, largest, partitions, single)
+def _of_a_plant(command: Callable[[TopicAdmin, list[Plan]], int]) -> Callable[..., int]:
+    """A command with the options that say what the plant needs, and where its broker is."""
 
+    def run(
+        outage: str = _OUTAGE,
+        rate: float = _RATE,
+        frame_bytes: int = _FRAME,
+        partitions: int = _PARTITIONS,
+        single_broker: bool = _SINGLE,
+        pack: Path | None = _PACK,
+        bootstrap: str | None = _BOOTSTRAP,
+        config: Path | None = _CONFIG,
+    ) -> int:
+        settings = load({"kafka.bootstrap": bootstrap, "pack.path": pack}, config).settings
+        largest = settings.kafka.max_message_bytes
+        needs = Needs(hours(outage), rate, frame_bytes, largest, partitions, single_broker)
+        read = read_pack(settings.pack.path or default_pack_path())
+        with _admin(settings) as admin:
+            return command(admin, plan(Topics(settings.kafka.prefix), read, needs))
 
-def _plans(settings: Settings, needs: Needs) -> list[Plan]:
-    pack = read_pack(settings.pack.path or default_pack_path())
-    return plan(Topics(settings.kafka.prefix), pack, needs)
+    run.__doc__ = command.__doc__
+    return run
 
 
 def _tell(plans: list[Plan], admin: TopicAdmin, made: list[Plan]) -> int:
@@ -111,6 +98,14 @@ def _tell(plans: list[Plan], admin: TopicAdmin, made: list[Plan]) -> int:
         blamed += said
     terminal.output().print(table)
     errors = terminal.errors()
+    minutes = admin.offsets_kept()
+    if minutes is None:
+        errors.print(
+            "offsets.retention.minutes: this user may not see it (DescribeConfigs on the cluster). It must be longer than"
+            " the topics are kept."
+        )
+    else:
+        blamed += offset_faults(plans, found, minutes)
     for line in blamed:
         errors.print(line)
     return 1 if blamed else 0

@@ -15,10 +15,9 @@ from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
 from pipeline.cli.terminal import errors, output
 from pipeline.cli.worker import stopped_by_signals
-from pipeline.settings import load
-from pipeline.triton.open import address_of
+from pipeline.settings import TritonSettings, load
+from pipeline.triton.open import address_of, placement_of
 from pipeline.triton.reconcile import PERIOD_S, Reconciler, Sight, State
-from triton_models.config import Placement
 from triton_models.connection import Address
 from triton_models.contract import CHALLENGER, ENSEMBLE
 from triton_models.deploy import deploy as deploy_pack
@@ -41,15 +40,28 @@ _REPLACE = typer.Option(
     "--replace",
     help="Also where it takes away what is served now: frames wait until the new pack is loaded.",
 )
-_DEVICE = typer.Option("auto", "--device", help="auto, cpu or gpu.")
-_GPUS = typer.Option("", "--gpus", help="Numbers of the GPUs, separated by commas.", show_default="all")
-_INSTANCES = typer.Option(1, "--instances", min=1, help="Copies of the encoder, per GPU.")
-_THREADS = typer.Option(None, "--threads", min=1, help="CPU threads of each copy.", show_default="all cores")
-_RUNTIME = typer.Option("auto", "--runtime", help="Who runs the encoder: auto, torch or openvino.")
+# Where a pack runs: what is not said is as set, so that this and a worker's own push are the same to the server.
+_DEVICE = typer.Option(None, "--device", help="auto, cpu or gpu.", show_default="triton.device")
+_GPUS = typer.Option(
+    None, "--gpus", help="Numbers of the GPUs, separated by commas.", show_default="triton.gpus"
+)
+_INSTANCES = typer.Option(
+    None, "--instances", min=1, help="Copies of the encoder, per GPU.", show_default="triton.instances"
+)
+_THREADS = typer.Option(
+    None, "--threads", min=1, help="CPU threads of each copy.", show_default="triton.threads"
+)
+_RUNTIME = typer.Option(
+    None,
+    "--runtime",
+    help="Who runs the encoder: auto, torch or openvino.",
+    show_default="triton.runtime",
+)
 _WEIGHTS = typer.Option(
-    "",
+    None,
     "--weights-folder",
     help="Folder on the server with weights, named <sha256>.safetensors as packs name them.",
+    show_default="triton.weights_folder",
 )
 _CONFIG = typer.Option(None, "--config", help="TOML file of settings.")
 
@@ -67,12 +79,13 @@ def repository(
     pack: Path | None = typer.Option(
         None, "--pack", help="Fixed: the folder holds this pack, and nothing can be pushed."
     ),
-    device: Literal["auto", "cpu", "gpu"] = _DEVICE,
-    gpus: str = _GPUS,
-    instances: int = _INSTANCES,
+    device: Literal["auto", "cpu", "gpu"] | None = _DEVICE,
+    gpus: str | None = _GPUS,
+    instances: int | None = _INSTANCES,
     threads: int | None = _THREADS,
-    runtime: Literal["auto", "torch", "openvino"] = _RUNTIME,
-    weights_folder: str = _WEIGHTS,
+    runtime: Literal["auto", "torch", "openvino"] | None = _RUNTIME,
+    weights_folder: str | None = _WEIGHTS,
+    config: Path | None = _CONFIG,
 ) -> None:
     """Write the model repository that a server starts on; packs are pushed to it later."""
     if pack is None:
@@ -81,11 +94,8 @@ def repository(
             f"{folder}: start the server on it with --model-control-mode=explicit, then 'dapo triton deploy'"
         )
         return
-    write_repository(
-        folder,
-        read_pack(pack),
-        placement=_placement(device, gpus, instances, threads, runtime, weights_folder),
-    )
+    settings = _settings(config, device, gpus, instances, threads, runtime, weights_folder)
+    write_repository(folder, read_pack(pack), placement=placement_of(settings))
     print(f"{folder}: start the server on it with --model-control-mode=explicit --load-model={ENSEMBLE.name}")
 
 
@@ -95,12 +105,12 @@ def deploy(
     keep: list[Path] = _KEEP,
     ensemble: str = _ENSEMBLE,
     replace: bool = _REPLACE,
-    device: Literal["auto", "cpu", "gpu"] = _DEVICE,
-    gpus: str = _GPUS,
-    instances: int = _INSTANCES,
+    device: Literal["auto", "cpu", "gpu"] | None = _DEVICE,
+    gpus: str | None = _GPUS,
+    instances: int | None = _INSTANCES,
     threads: int | None = _THREADS,
-    runtime: Literal["auto", "torch", "openvino"] = _RUNTIME,
-    weights_folder: str = _WEIGHTS,
+    runtime: Literal["auto", "torch", "openvino"] | None = _RUNTIME,
+    weights_folder: str | None = _WEIGHTS,
     config: Path | None = _CONFIG,
 ) -> int:
     """Let servers serve a pack. What they served before goes on until the new one has answered rightly.
@@ -108,9 +118,10 @@ def deploy(
     Exit status: 0 all serve it, 1 one does not.
     """
     chosen, kept = _packs(pack, keep)
-    placement = _placement(device, gpus, instances, threads, runtime, weights_folder)
+    settings = _settings(config, device, gpus, instances, threads, runtime, weights_folder)
+    placement = placement_of(settings)
     failed = False
-    for address in _addresses(url, config):
+    for address in _addresses(url, settings):
         try:
             with ModelServer(address) as server:
                 done = deploy_pack(server, chosen, kept, placement, ensemble=ensemble, replace=replace)
@@ -134,7 +145,7 @@ def status(
     Exit status: 0 all serve it, 1 one does not.
     """
     chosen, _ = _packs(pack, [])
-    watch = Reconciler(chosen, _addresses(url, config), ensemble=ensemble)
+    watch = Reconciler(chosen, _addresses(url, _settings(config)), ensemble=ensemble)
     table = Table("server", "state", "", box=None, pad_edge=False)
     sights = [watch.look(address) for address in watch.addresses]
     for address, sight in zip(watch.addresses, sights, strict=True):
@@ -149,19 +160,20 @@ def reconcile(
     keep: list[Path] = _KEEP,
     ensemble: str = _ENSEMBLE,
     replace: bool = _REPLACE,
-    device: Literal["auto", "cpu", "gpu"] = _DEVICE,
-    gpus: str = _GPUS,
-    instances: int = _INSTANCES,
+    device: Literal["auto", "cpu", "gpu"] | None = _DEVICE,
+    gpus: str | None = _GPUS,
+    instances: int | None = _INSTANCES,
     threads: int | None = _THREADS,
-    runtime: Literal["auto", "torch", "openvino"] = _RUNTIME,
-    weights_folder: str = _WEIGHTS,
+    runtime: Literal["auto", "torch", "openvino"] | None = _RUNTIME,
+    weights_folder: str | None = _WEIGHTS,
     period: float = typer.Option(PERIOD_S, "--period", min=0.1, help="Seconds between two looks."),
     config: Path | None = _CONFIG,
 ) -> None:
     """Keep servers at a pack: one that comes back without it is given it again. Ends with Ctrl-C or SIGTERM."""
     chosen, kept = _packs(pack, keep)
-    placement = _placement(device, gpus, instances, threads, runtime, weights_folder)
-    watch = Reconciler(chosen, _addresses(url, config), kept, placement, ensemble=ensemble, replace=replace)
+    settings = _settings(config, device, gpus, instances, threads, runtime, weights_folder)
+    addresses, placement = _addresses(url, settings), placement_of(settings)
+    watch = Reconciler(chosen, addresses, kept, placement, ensemble=ensemble, replace=replace)
     stop = threading.Event()
     with stopped_by_signals(stop, _STOP_S):
         watch.run(stop, period, _say)
@@ -175,23 +187,28 @@ def _packs(pack: Path | None, keep: list[Path]) -> tuple[Pack, list[Pack]]:
     return read_pack(pack or default_pack_path()), [read_pack(path) for path in keep]
 
 
-def _addresses(urls: list[str], config: Path | None) -> list[Address]:
-    settings = load(config=config).settings.triton
+def _settings(
+    config: Path | None,
+    device: str | None = None,
+    gpus: str | None = None,
+    instances: int | None = None,
+    threads: int | None = None,
+    runtime: str | None = None,
+    weights_folder: str | None = None,
+) -> TritonSettings:
+    """What is set of the model server; options go before it."""
+    given = {
+        "triton.device": device,
+        "triton.gpus": gpus,
+        "triton.instances": instances,
+        "triton.threads": threads,
+        "triton.runtime": runtime,
+        "triton.weights_folder": weights_folder,
+    }
+    return load(given, config).settings.triton
+
+
+def _addresses(urls: list[str], settings: TritonSettings) -> list[Address]:
     if not urls and not settings.url:
         raise SettingsError("no model server is named: give --url HOST:PORT, or set triton.url.")
     return [address_of(settings, url) for url in urls or [settings.url]]
-
-
-def _placement(
-    device: Literal["auto", "cpu", "gpu"],
-    gpus: str,
-    instances: int,
-    threads: int | None,
-    runtime: Literal["auto", "torch", "openvino"],
-    weights_folder: str,
-) -> Placement:
-    try:
-        numbers = tuple(int(number) for number in gpus.split(",") if number.strip())
-    except ValueError as error:
-        raise SettingsError(f"--gpus: expected numbers separated by commas, found '{gpus}'.") from error
-    return Placement(device, numbers, instances, threads, runtime, weights_folder)

@@ -31,6 +31,9 @@ _HEARTBEAT_MS = 3_000
 # A worker that waits for the model keeps polling, so only a hung one is put out of the group.
 _MAX_POLL_INTERVAL_MS = 60_000
 _OFFSETS_TIMEOUT_MS = 10_000
+# While paused the broker is asked how far its log has come, so often at most; a late answer is not waited for.
+_ASK_ENDS_S = 5.0
+_ENDS_TIMEOUT_MS = 1_000
 _CLOSE_S = 5.0
 _FETCH_BYTES = 32 * 2**20  # in one answer, over all partitions: bounds the consumer's own memory
 
@@ -57,6 +60,8 @@ class KafkaLog:
         self._topic = topic
         self._rewind = False
         self._paused = False
+        self._ends: dict[TopicPartition, int] = {}  # as they were asked for, at:
+        self._ends_asked = float("-inf")
         arguments = connection(settings, f"{group}-{slot}") | reading(settings.max_message_bytes)
         self._consumer = KafkaConsumer(
             **arguments,
@@ -84,7 +89,10 @@ class KafkaLog:
         if self._rewind:
             self._start_at_committed()
         if not self._rewind:
-            found = self._poll(timeout_s, max_records)
+            try:
+                found = self._poll(timeout_s, max_records)
+            except kafka_errors.KafkaError as error:
+                self._survive(error)
             if not self._rewind:
                 return found
         # No position is sure yet; or the group moved within this poll, and what it gave may not be ours, or not be next.
@@ -99,11 +107,16 @@ class KafkaLog:
         except kafka_errors.OffsetOutOfRangeError as error:
             self._skip_deleted(error)
             return []
-        except kafka_errors.AuthorizationError as error:
-            raise LogRefused(
-                f"topic {self._topic}: may not be read: {error}. Check the ACLs (deploy/acl)."
-            ) from error
         return [record_of(one) for records in found.values() for one in records]
+
+    def _survive(self, error: kafka_errors.KafkaError) -> None:
+        """Start over after what may go better a moment later; all else would come again, at the same record."""
+        # A log that was cut below our position is met again from what is committed, and told there.
+        if not (error.retriable or isinstance(error, kafka_errors.LogTruncationError)):
+            raise unreadable(f"topic {self._topic}", error) from error
+        _LOG.warning("reading starts over: %s", error)
+        self._start_over()
+        time.sleep(_RETRY_S)
 
     def commit(self, messages: Sequence[Message], consumed: Mapping[Partition, int]) -> bool:
         """See `pipeline.ports.Log`. Takes seconds at most: a broker that is away undoes it."""
@@ -130,20 +143,32 @@ class KafkaLog:
     def resume(self) -> None:
         """See `pipeline.ports.Log`."""
         self._paused = False
+        self._ends = {}
         self._consumer.resume(*self._consumer.paused())
 
     def lag(self) -> int | None:
-        """See `pipeline.ports.Log`. From the last fetch: costs no request."""
+        """See `pipeline.ports.Log`. From the last fetch; while paused nothing is fetched, and the broker is asked."""
+        ends = self._asked_ends() if self._paused else {}
         waiting = 0
         try:
             for at in self._consumer.assignment():
-                end, position = self._consumer.highwater(at), self._consumer.position(at, timeout_ms=0)
+                fetched, position = self._consumer.highwater(at), self._consumer.position(at, timeout_ms=0)
+                end = ends.get(at, fetched)
                 if end is None or position is None:
                     return None
                 waiting += max(0, end - position)
         except kafka_errors.KafkaError:
             return None  # a partition that was just given to us has no position yet
         return waiting
+
+    def _asked_ends(self) -> Mapping[TopicPartition, int]:
+        now = time.monotonic()
+        if now - self._ends_asked >= _ASK_ENDS_S:
+            self._ends_asked = now
+            with suppress(kafka_errors.KafkaError):  # away: the last ones are the best there are
+                places = list(self._consumer.assignment())
+                self._ends = self._consumer.end_offsets(places, timeout_ms=_ENDS_TIMEOUT_MS)
+        return self._ends
 
     def close(self) -> None:
         """See `pipeline.ports.Log`."""
@@ -183,12 +208,13 @@ class KafkaLog:
             error.args[0] if error.args and isinstance(error.args[0], dict) else {}
         )
         places = list(wanted) or list(self._consumer.assignment())
-        starts = self._consumer.beginning_offsets(places)
-        ends = self._consumer.end_offsets(places)
-        for at in places:
-            position = wanted.get(at)
-            if position is None:
-                position = self._consumer.committed(at, timeout_ms=_OFFSETS_TIMEOUT_MS) or 0
+        # All is asked before anything is told: a broker that goes away meanwhile is asked again, and losses count once.
+        starts = self._consumer.beginning_offsets(places, timeout_ms=_OFFSETS_TIMEOUT_MS)
+        ends = self._consumer.end_offsets(places, timeout_ms=_OFFSETS_TIMEOUT_MS)
+        positions = dict(wanted) or {
+            at: self._consumer.committed(at, timeout_ms=_OFFSETS_TIMEOUT_MS) or 0 for at in places
+        }
+        for at, position in positions.items():
             if starts[at] > position:
                 # What is in flight was read before it was deleted: it stays valid, and so does the epoch.
                 self.losses.append(Loss(at.topic, at.partition, position, starts[at]))
@@ -229,6 +255,16 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Any) -> None:
         if assigned:
             self._log.moved(assigned=True)
+
+
+def unreadable(where: str, error: kafka_errors.KafkaError) -> LogRefused:
+    """What to tell of records that can't be read, now or later."""
+    cure = "See the log of the broker"
+    if isinstance(error, kafka_errors.AuthorizationError | kafka_errors.SaslAuthenticationFailedError):
+        cure = "Check the credentials and the ACLs (deploy/acl)"
+    elif isinstance(error, kafka_errors.UnsupportedCodecError):
+        cure = "Its writer has to compress with gzip, lz4, snappy or zstd, whose libraries come with this project"
+    return LogRefused(f"{where}: can't be read: {error}. {cure}.")
 
 
 def record_of(one: Any) -> Record:

@@ -25,7 +25,8 @@ class KafkaOutlet:
 
     The position is the committed offset of a consumer group that nobody reads with, so that messages and position are
     written together or not at all. The broker forgets a group that is not written for `offsets.retention.minutes` (7 days
-    by default): a source that is taken up again later starts at its beginning, and readers drop what they know.
+    by default): a source that is taken up again later starts at its beginning, and readers drop what they know. Its
+    metadata holds the writer's mark: what tells whether the source is still the one that the position was counted in.
 
     Args:
         name: of the source; also its transactional.id: a second process with the same name fences this one.
@@ -45,24 +46,32 @@ class KafkaOutlet:
 
     def position(self) -> int:
         """What the last `write` gave; 0 where there was none."""
-        return patiently(self._position, self._stop, _note)
+        return self.kept()[0]
 
-    def write(self, messages: Sequence[Message], position: int) -> None:
-        """Write all of it once, however often the broker goes away meanwhile."""
-        patiently(lambda: self._write(messages, position), self._stop, _note)
+    def kept(self) -> tuple[int, str]:
+        """Position and mark that the last `write` gave; (0, "") where there was none."""
+        return patiently(self._kept, self._stop, _note)
+
+    def write(self, messages: Sequence[Message], position: int, mark: str = "") -> None:
+        """Write all of it once, however often the broker goes away meanwhile.
+
+        Args:
+            mark: kept with the position; at most 4096 bytes (the broker's `offset.metadata.max.bytes`).
+        """
+        patiently(lambda: self._write(messages, position, mark), self._stop, _note)
 
     def close(self) -> None:
         """Close the connection; all that was written is there."""
         self._transactions.drop()
 
-    def _write(self, messages: Sequence[Message], position: int) -> None:
+    def _write(self, messages: Sequence[Message], position: int, mark: str) -> None:
         if not self._transactions.settled:
             self._transactions.open()
-            if self._position() == position:
+            if self._kept() == (position, mark):
                 return  # it was written after all
-        self._transactions.commit(messages, {self._at: position}, self._name)
+        self._transactions.commit(messages, {self._at: position}, self._name, mark=mark)
 
-    def _position(self) -> int:
+    def _kept(self) -> tuple[int, str]:
         try:
             consumer = KafkaConsumer(
                 **connection(self._settings, self._name),
@@ -70,7 +79,7 @@ class KafkaOutlet:
                 group_id=self._name,
             )
             try:
-                found = consumer.committed(TopicPartition(*self._at), timeout_ms=_BLOCK_MS)
+                found = consumer.committed(TopicPartition(*self._at), metadata=True, timeout_ms=_BLOCK_MS)
             finally:
                 consumer.close(autocommit=False)
         except kafka_errors.AuthorizationError as error:
@@ -79,7 +88,7 @@ class KafkaOutlet:
             ) from error
         except kafka_errors.KafkaError as error:
             raise ServiceUnavailable(f"{type(error).__name__}: {error}") from error
-        return int(found or 0)
+        return (0, "") if found is None else (found.offset, found.metadata or "")
 
 
 def _note(error: ServiceUnavailable) -> None:

@@ -19,7 +19,7 @@ from kafka import errors as kafka_errors
 
 from dapo.errors import LogRefused, ServiceUnavailable
 from pipeline.kafka.connect import connection, reading
-from pipeline.kafka.log import record_of
+from pipeline.kafka.log import record_of, unreadable
 from pipeline.ports import Record
 from pipeline.settings import KafkaSettings
 
@@ -44,6 +44,12 @@ class Span:
         """The last offsets of each partition, `count` at most; ends of transactions take some of them."""
         begin = {number: max(first, self.end[number] - count) for number, first in self.begin.items()}
         return Span(self.topic, begin, self.end)
+
+    def after(self, earlier: Span) -> Span:
+        """What lies behind an earlier look at the same topic."""
+        return Span(
+            self.topic, {n: max(first, earlier.end.get(n, 0)) for n, first in self.begin.items()}, self.end
+        )
 
     def only(self, partition: int, first: int | None = None, end: int | None = None) -> Span:
         """One partition of it, cut to these offsets; empty where it has none of them."""
@@ -203,8 +209,13 @@ class TopicReader:
         where = f"topic {topic}" if topic else f"the broker at {self._settings.bootstrap}"
         try:
             yield
-        except (kafka_errors.AuthorizationError, kafka_errors.SaslAuthenticationFailedError) as error:
-            raise LogRefused(f"{where}: may not be read: {error}. Check credentials and ACLs.") from error
+        except (
+            kafka_errors.AuthorizationError,
+            kafka_errors.SaslAuthenticationFailedError,
+            kafka_errors.UnsupportedCodecError,
+            kafka_errors.CorruptRecordError,
+        ) as error:
+            raise unreadable(where, error) from error
         except kafka_errors.KafkaError as error:
             raise ServiceUnavailable(
                 f"{where}: does not answer: {type(error).__name__}: {error}. Is it running ('dapo doctor')?"

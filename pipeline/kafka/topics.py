@@ -47,6 +47,22 @@ class TopicAdmin:
             for name in wanted
         }
 
+    def offsets_kept(self) -> int | None:
+        """For how many minutes brokers remember how far a group without members has read: the least of all of them.
+
+        None where this user may not see it: that takes DescribeConfigs on the cluster.
+        """
+        name = "offsets.retention.minutes"
+        with _explained(self._settings):
+            brokers = [one for one in self._admin.describe_cluster()["brokers"] if not one.get("is_fenced")]
+            asked = [
+                ConfigResource(ConfigResourceType.BROKER, str(one["broker_id"]), {name: None})
+                for one in brokers
+            ]
+            configs = self._admin.describe_configs(asked, config_filter="all").get("broker", {})
+        values = [int(config[name]["value"]) for config in configs.values() if name in config]
+        return min(values, default=None)
+
     def create(self, plans: Sequence[Plan]) -> None:
         """Make topics, and return when they can be written to.
 

@@ -25,8 +25,10 @@ from pipeline.stream.retention import ROOM_BYTES
 # unless the same transactional.id comes back earlier. Above it lies only what a broker needs to fail over.
 TRANSACTION_TIMEOUT_MS = 10_000
 # A transaction that takes longer is given up and settled by a new producer: kafka-python waits without end for a broker
-# that was killed in its middle. Below the broker's own time-out, so that it is we who undo it.
+# that was killed in its middle. What is large takes its time on the way: else the same bytes would be given up for ever.
 _COMMIT_S = 4.0
+_BYTES_PER_S = 1_000_000  # of the slowest link to a broker that a line is run over
+_LONGEST_S = 9.0  # below the broker's own time-out, so that it is we who undo it
 _OPEN_MS = 5_000  # of one attempt; whoever waits longer tries again
 # Fenced twice within this long: somebody else really writes under the same id. Once: the broker's time-out did it.
 _FENCED_AGAIN_S = 60.0
@@ -98,11 +100,14 @@ class Transactions:
         messages: Sequence[Message],
         offsets: Mapping[Partition, int],
         membership: Any,
+        *,
+        mark: str = "",
     ) -> None:
         """Write messages and offsets as one transaction; opens a producer where there is none.
 
         Args:
             membership: of the group that the offsets are committed for: its metadata, or its name.
+            mark: metadata of the offsets.
 
         Raises:
             ServiceUnavailable: it was undone or is in doubt; `open` settles it.
@@ -112,9 +117,9 @@ class Transactions:
         self.open()
         producer = self._producer
         assert producer is not None
-        places = {TopicPartition(*at): OffsetAndMetadata(offset, "", -1) for at, offset in offsets.items()}
+        places = {TopicPartition(*at): OffsetAndMetadata(offset, mark, -1) for at, offset in offsets.items()}
         try:
-            _within(_COMMIT_S, lambda: _transaction(producer, messages, places, membership))
+            _within(_allowed_s(messages), lambda: _transaction(producer, messages, places, membership))
         except kafka_errors.KafkaError as error:
             self.drop()
             raise self._explained(error) from error
@@ -155,6 +160,11 @@ def _transaction(
     producer.commit_transaction()
     for future in sent:
         future.get(timeout=0)
+
+
+def _allowed_s(messages: Sequence[Message]) -> float:
+    """Seconds that a transaction of these messages may take."""
+    return min(_LONGEST_S, _COMMIT_S + sum(len(one.value) for one in messages) / _BYTES_PER_S)
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:

@@ -26,13 +26,17 @@ class Opened:
 
     Attributes:
         name: in reports.
+        place: what it is on this host, whatever folder the command is given in: paths made absolute, a camera's address.
         live: it never ends (a camera), so it can't be resumed.
+        again: it can be opened a second time; a pipe can't.
         walked: folder whose files are looked for in each run: results must not lie among them.
     """
 
     source: Source
     name: str
+    place: str
     live: bool = False
+    again: bool = True
     walked: Path | None = None
 
 
@@ -74,14 +78,14 @@ def open_source(
         or (text.isdigit() and not path.exists())
     ):
         camera = CameraSource(text, stall_s=stall_s)
-        return Opened(camera, camera.uri, live=True)
+        return Opened(camera, camera.uri, camera.uri, live=True)
     if walk.is_folder(path):
         total = _count(walk.walk_folder(path, _silent))
         source = FileSource(lambda: walk.walk_folder(path, skip), path, limits, total=total)
-        return Opened(source, text, walked=path)
+        return Opened(source, text, _place(text), walked=path)
     if os.path.lexists(path):
         total = _count(iter([path]))
-        return Opened(FileSource(lambda: iter([path]), path.parent, limits, total=total), text)
+        return Opened(FileSource(lambda: iter([path]), path.parent, limits, total=total), text, _place(text))
     if walk.is_glob(text):
         total = _count(walk.walk_glob(text, _silent))
         if total == 0:
@@ -90,7 +94,7 @@ def open_source(
             )
         root = walk.glob_root(text)
         source = FileSource(lambda: walk.walk_glob(text, skip), root, limits, total=total)
-        return Opened(source, text, walked=root)
+        return Opened(source, text, _place(text), walked=root)
     raise SourceError(f"{text}: {_why_missing(path)}")
 
 
@@ -112,7 +116,7 @@ def _open_several(given: Sequence[str], limits: Limits) -> Opened:
             f"{folder}: several SOURCEs must all be files. Give one folder, or a glob in quotes."
         )
     source = FileSource(lambda: iter(paths), Path(), limits, repeats=True, total=_count(iter(paths)))
-    return Opened(source, f"{given[0]} and {len(given) - 1} more")
+    return Opened(source, f"{given[0]} and {len(given) - 1} more", _place(*given))
 
 
 def _open_list(list_file: str, given: Sequence[str], limits: Limits, stdin: Iterable[bytes] | None) -> Opened:
@@ -136,10 +140,16 @@ def _open_list(list_file: str, given: Sequence[str], limits: Limits, stdin: Iter
         return (root / name for name in walk.read_list(lines))
 
     if list_file == "-":
-        return Opened(FileSource(piped, root, limits, repeats=True, closed=closed), "stdin")
+        source = FileSource(piped, root, limits, repeats=True, closed=closed)
+        return Opened(source, "stdin", "stdin", again=False)
     # A pipe (a shell's <(find ...)) can be read only once: its lines are not counted first.
-    total = None if _is_pipe(list_file) else _count(listed())
-    return Opened(FileSource(listed, root, limits, repeats=True, total=total), list_file)
+    pipe = _is_pipe(list_file)
+    source = FileSource(listed, root, limits, repeats=True, total=None if pipe else _count(listed()))
+    return Opened(source, list_file, _place(list_file, str(root)), again=not pipe)
+
+
+def _place(*paths: str) -> str:
+    return "\0".join(os.path.abspath(path) for path in paths)
 
 
 def _is_pipe(path: str) -> bool:

@@ -7,6 +7,10 @@ StoreError                         permanent: the same call will fail again
 +-- NotFound                       no such object
 +-- Conflict                       another writer was first: read again, then decide
 +-- ObjectDamaged                  the stored bytes are not those that were stored
++-- TooLarge                       the object is above a limit
++-- BadName                        a key, prefix, metadata or URI that no store is asked for
+
+A plain StoreError says that nothing will work: credentials, bucket, permission, clock, certificate.
 """
 
 from __future__ import annotations
@@ -36,3 +40,15 @@ class Conflict(StoreError):
 
 class ObjectDamaged(StoreError):
     """An object's bytes do not have the SHA-256 they were stored with."""
+
+
+class TooLarge(StoreError):
+    """An object is above a limit; nothing of it was read or written."""
+
+
+class BadName(StoreError):
+    """A key, prefix, metadata or URI can't be one; nothing was sent."""
+
+
+# What is wrong with one object and with no other: whoever reads many passes over it, and stops at every other StoreError.
+OF_ONE_OBJECT = (NotFound, ObjectDamaged, TooLarge, BadName)

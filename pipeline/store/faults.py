@@ -48,7 +48,12 @@ def explained(what: str) -> Iterator[None]:
         raise refused(what, error.status_code, "", "") from error
     except InvalidResponseError as error:
         found = _STATUS.search(str(error))  # the library says it nowhere else
-        raise refused(what, int(found[1]) if found else 0, "", "not an S3 server's answer") from error
+        status = int(found[1]) if found else 0
+        if status == HTTPStatus.NOT_FOUND:  # said by something else of everything: no word about this object
+            raise StoreError(
+                f"{what}: 404, not an S3 server's answer. Check store.endpoint and store.tls."
+            ) from error
+        raise refused(what, status, "", "not an S3 server's answer") from error
     except SSLError as error:
         raise _tls(what, error) from error
     except (ParseError, UnicodeDecodeError) as error:

@@ -14,8 +14,8 @@ from pipeline.store.errors import (
     Conflict,
     NotFound,
     ObjectDamaged,
-    StoreError,
     StoreUnavailable,
+    TooLarge,
     UploadDamaged,
 )
 from pipeline.store.names import SHA256, checked_key, checked_metadata, checked_prefix
@@ -87,7 +87,7 @@ class MemoryStore:
         with self._answered("get", checked_key(key)):
             stored, data = self._found(key)
         if max_bytes is not None and len(data) > max_bytes:
-            raise StoreError(f"memory: get {key}: {len(data)} bytes, more than the limit of {max_bytes}.")
+            raise TooLarge(f"memory: get {key}: {len(data)} bytes, more than the limit of {max_bytes}.")
         if stored.metadata.get(SHA256, "") not in ("", hashlib.sha256(data).hexdigest()):
             raise ObjectDamaged(
                 f"memory: get {key}: the bytes have another SHA-256 than when they were stored."

@@ -27,7 +27,7 @@ from urllib3.response import BaseHTTPResponse
 
 from dapo.errors import SettingsError
 from pipeline.ports import Stored
-from pipeline.store.errors import Conflict, NotFound, ObjectDamaged, StoreError, UploadDamaged
+from pipeline.store.errors import Conflict, NotFound, ObjectDamaged, TooLarge, UploadDamaged
 from pipeline.store.faults import explained, refused
 from pipeline.store.names import SHA256, checked_key, checked_metadata, checked_prefix
 
@@ -151,7 +151,7 @@ class MinioStore:
             try:
                 size = int(response.headers.get("content-length", 0))
                 if max_bytes is not None and size > max_bytes:
-                    raise StoreError(
+                    raise TooLarge(
                         f"{self._url}: get {key}: {size:,} bytes, more than the limit of {max_bytes:,}."
                     )
                 data: bytes = response.read()
@@ -232,7 +232,7 @@ class MinioStore:
 
     def _check_size(self, key: str, data: bytes) -> None:
         if len(data) > MAX_BYTES:
-            raise StoreError(f"{self._url}: put {key}: {len(data):,} bytes, more than {MAX_BYTES:,}.")
+            raise TooLarge(f"{self._url}: put {key}: {len(data):,} bytes, more than {MAX_BYTES:,}.")
 
     @contextmanager
     def _explained(self, verb: str, key: str) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from pipeline.store.errors import StoreError
+from pipeline.store.errors import BadName
 
 _MAX_KEY = 1024  # bytes; S3's limit
 _MAX_SEGMENT = 255  # bytes; of one name on the file systems that some servers keep objects on
@@ -22,16 +22,16 @@ def checked_key(key: str) -> str:
     """`key` itself, where it is a safe name of an object.
 
     Raises:
-        StoreError: it is not.
+        BadName: it is not.
 
     >>> checked_key("frames/line-1/cam_2/2026/01/31/a.png")
     'frames/line-1/cam_2/2026/01/31/a.png'
     """
     if len(key) > _MAX_KEY:
-        raise StoreError(f"object key of {len(key)} characters: at most {_MAX_KEY} are possible.")
+        raise BadName(f"object key of {len(key)} characters: at most {_MAX_KEY} are possible.")
     for segment in key.split("/"):
         if not _SEGMENT.fullmatch(segment) or len(segment) > _MAX_SEGMENT:
-            raise StoreError(
+            raise BadName(
                 f"object key {key!r}: a part between slashes must have 1 to {_MAX_SEGMENT} of A-Z a-z 0-9 _ . = - "
                 f"and begin with neither dot, dash nor '='; found {segment!r}."
             )
@@ -42,7 +42,7 @@ def checked_prefix(prefix: str) -> str:
     """`prefix` itself, where it is the beginning of a safe key, or empty.
 
     Raises:
-        StoreError: it is not.
+        BadName: it is not.
     """
     # Cut anywhere: what is missing of the last segment may follow.
     checked_key(f"{prefix}x")
@@ -53,7 +53,7 @@ def checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """A copy of `metadata`, where every server gives it back as it was.
 
     Raises:
-        StoreError: a name is not of a-z 0-9 -, a value not printable ASCII, or all together exceed 2048 bytes.
+        BadName: a name is not of a-z 0-9 -, a value not printable ASCII, or all together exceed 2048 bytes.
     """
     for name, value in metadata.items():
         # Surrounding blanks are HTTP's, not the value's.
@@ -61,12 +61,12 @@ def checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
             not (_METADATA_NAME.fullmatch(name) and _METADATA_VALUE.fullmatch(value))
             or value != value.strip()
         ):
-            raise StoreError(
+            raise BadName(
                 f"metadata {name!r}: {value!r} can't be stored: lower-case name, printable ASCII value."
             )
     size = sum(len(name) + len(value) for name, value in metadata.items())
     if size > _MAX_METADATA:
-        raise StoreError(f"metadata of {size} bytes: at most {_MAX_METADATA} are possible.")
+        raise BadName(f"metadata of {size} bytes: at most {_MAX_METADATA} are possible.")
     return dict(metadata)
 
 
@@ -83,9 +83,9 @@ def parse_s3_uri(uri: str) -> tuple[str, str]:
     """(bucket, key) of an s3 URI, key checked.
 
     Raises:
-        StoreError: it is none.
+        BadName: it is none.
     """
     found = _URI.fullmatch(uri)
     if found is None:
-        raise StoreError(f"{uri!r} is no object: expected s3://BUCKET/KEY.")
+        raise BadName(f"{uri!r} is no object: expected s3://BUCKET/KEY.")
     return found[1], checked_key(found[2])

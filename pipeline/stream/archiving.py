@@ -2,6 +2,11 @@
 
 Nothing is committed before it is in the store, so a store that is away only makes the log's lag grow: one batch is held,
 the log is paused, and the same batch is tried until it is in. Doing a batch twice leaves the same objects.
+
+    main thread     poll the log -> a batch; polls on, paused, while the other works; commits each slice
+    other thread    a slice of the batch -> frames, store
+
+So a store that is slow costs no membership in the group, however long an image takes.
 """
 
 from __future__ import annotations
@@ -9,13 +14,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol
 
 from dapo.errors import ServiceUnavailable
 from pipeline.archive.archiver import Archiver, Item, Report
-from pipeline.ports import Log, Partition, Record
+from pipeline.ports import Log, Record
 from pipeline.stream.frames import REFERENCE
 from pipeline.stream.patience import pauses
 from schemas.codec import SchemaError, decode_results
@@ -24,6 +30,9 @@ from schemas.results import ResultRow
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
 _HOLD_S = 0.5  # between two looks at a paused log
+# Of archiving between two commits: a rebalance or a kill costs no more than that, and a stop waits no longer.
+_SLICE_S = 10.0
+_Read = tuple[Record, list[Item]]  # a message, and the results that it holds
 
 
 class Frames(Protocol):
@@ -34,13 +43,19 @@ class Frames(Protocol):
 
 @dataclass(slots=True)
 class Archived:
-    """Counts since the start. `unreadable`: messages on the results topic that are no results."""
+    """Counts since the start.
+
+    Attributes:
+        unverified: images kept of rows that name no SHA-256.
+        unreadable: messages on the results topic that are no results.
+    """
 
     results: int = 0
     kept: int = 0
     bytes: int = 0
     passed: int = 0
     over_quota: int = 0
+    unverified: int = 0
     problems: int = 0
     unreadable: int = 0
     waits: int = 0
@@ -53,7 +68,8 @@ class Archiving:
         log: of results.
         fetch: an object of the store by its URI, for frames that were too large for a message; None where it is gone.
         batch: results of one commit, at most.
-        batch_s: how long a batch waits for more.
+        batch_s: how long a batch waits for more, from its first result on.
+        slice_s: a batch that takes longer to archive is committed in slices of about this length.
     """
 
     def __init__(
@@ -65,12 +81,15 @@ class Archiving:
         *,
         batch: int = 64,
         batch_s: float = 5.0,
+        slice_s: float = _SLICE_S,
         stop: threading.Event | None = None,
     ) -> None:
         self._log, self._archiver, self._frames, self._fetch = log, archiver, frames, fetch
-        self._batch, self._batch_s = batch, batch_s
+        self._batch, self._batch_s, self._slice_s = batch, batch_s, slice_s
         self._stop = stop or threading.Event()
         self.archived = Archived()
+        self._epoch = log.epoch
+        self._hand = ThreadPoolExecutor(1, "archive")
 
     def run(self) -> Archived:
         """Archive until `stop` is set; what is not committed then is archived again by the next.
@@ -80,46 +99,53 @@ class Archiving:
             Fenced, LogRefused: see `pipeline.ports.Log.commit`.
         """
         try:
-            while not self._stop.is_set():
-                epoch, records = self._collect()
-                if records and self._log.epoch == epoch:
-                    self._keep(epoch, records)
-                elif self._log.epoch != epoch:
-                    self._archiver.reassigned()
+            with self._hand:
+                while not self._stop.is_set():
+                    self._keep(self._collect())
         finally:
             self._log.close()
         return self.archived
 
-    def _collect(self) -> tuple[int, list[Record]]:
-        """Results of one batch. A change of epoch ends it: its records are read again."""
+    def _collect(self) -> list[_Read]:
+        """Results of one batch. Where reading started over, its records are read again: they are forgotten."""
         records: list[Record] = []
-        epoch, begun = self._log.epoch, time.monotonic()
+        begun = 0.0
         while len(records) < self._batch and not self._stop.is_set():
             found = self._log.poll(_POLL_S, self._batch - len(records))
-            if self._log.epoch != epoch:
-                epoch, records = self._log.epoch, []
+            if self._log.epoch != self._epoch:
+                self._epoch = self._log.epoch
                 self._archiver.reassigned()
+                records = []
+            if found and not records:
+                begun = time.monotonic()
             records += found
-            if time.monotonic() - begun >= self._batch_s or (not found and records):
+            if records and time.monotonic() - begun >= self._batch_s:
                 break
-        return epoch, records
+        return [(record, list(self._items(record))) for record in records]
 
-    def _keep(self, epoch: int, records: list[Record]) -> None:
-        items = [item for record in records for item in self._items(record)]
-        report = self._patiently(epoch, items)
-        if report is None:
-            return
-        consumed: dict[Partition, int] = {}
-        for record in records:
-            consumed[(record.topic, record.partition)] = record.offset + 1
-        if self._log.commit([], consumed):
-            self._count(len(items), report)
+    def _keep(self, batch: Sequence[_Read]) -> None:
+        """Archive a batch and commit it, slice by slice; what is not committed when this ends is read again."""
+        while batch and not self._stop.is_set():
+            kept = self._patiently(batch)
+            if kept is None:
+                return
+            count, report = kept
+            consumed = {(one.topic, one.partition): one.offset + 1 for one, _ in batch[:count]}
+            if not self._log.commit([], consumed):
+                return
+            self._count(sum(len(items) for _, items in batch[:count]), report)
+            batch = batch[count:]
 
-    def _patiently(self, epoch: int, items: list[Item]) -> Report | None:
-        """Archive a batch however long the store is away; None where others read it now, or `stop` is set."""
+    def _patiently(self, batch: Sequence[_Read]) -> tuple[int, Report] | None:
+        """Archive the first messages of a batch, however long the store is away; how many, and what became of them.
+
+        None where reading started over meanwhile, or `stop` is set.
+        """
         for pause in pauses():
+            taken: list[Record] = []
             try:
-                return self._archiver.archive(items)
+                report = self._beside(self._slice(batch, taken))
+                return (len(taken), report) if self._log.epoch == self._epoch else None
             except ServiceUnavailable as error:
                 self.archived.waits += 1
                 _LOG.warning("waiting: %s", error)
@@ -128,9 +154,27 @@ class Archiving:
             while time.monotonic() < until and not self._stop.is_set():
                 self._log.poll(_HOLD_S, 1)  # keeps the membership; paused, it gives nothing
             self._log.resume()
-            if self._stop.is_set() or self._log.epoch != epoch:
+            if self._stop.is_set() or self._log.epoch != self._epoch:
                 return None
         return None
+
+    def _slice(self, batch: Sequence[_Read], taken: list[Record]) -> Iterator[Item]:
+        """Results of a batch until its time is over or `stop` is set, of one message at least; `taken`: whose were given."""
+        until = time.monotonic() + self._slice_s
+        for record, items in batch:
+            if taken and (self._stop.is_set() or time.monotonic() >= until):
+                return
+            taken.append(record)
+            yield from items
+
+    def _beside(self, items: Iterator[Item]) -> Report:
+        """Archive in the other thread; this one polls the paused log meanwhile, else the group takes it for hung."""
+        doing = self._hand.submit(lambda: self._archiver.archive(items))
+        self._log.pause()
+        while not wait([doing], _HOLD_S).done:
+            self._log.poll(_POLL_S, 1)
+        self._log.resume()
+        return doing.result()
 
     def _items(self, record: Record) -> Iterator[Item]:
         try:
@@ -161,6 +205,7 @@ class Archiving:
         counts.bytes += report.bytes
         counts.passed += report.passed
         counts.over_quota += report.over_quota
+        counts.unverified += report.unverified
         counts.problems += len(report.problems)
         for kind, key, message in report.problems:
             _LOG.error("%s", message, extra={"problem": kind, "frame_key": key})

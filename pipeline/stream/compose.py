@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 from kafka.errors import KafkaError
 
@@ -13,7 +14,7 @@ from dapo.errors import FrameError, LogRefused, ServiceUnavailable
 from dapo.pack import Pack
 from dapo.pack_io import read_pack
 from pipeline.archive.archiver import Archiver
-from pipeline.archive.keys import image_key_of, media_of
+from pipeline.archive.keys import CLAIMS, image_key_of, media_of
 from pipeline.archive.policy import OF_OK_FRAMES, Policy, Reason, reason_to_keep
 from pipeline.bundled import default_pack_path
 from pipeline.decode import Limits as FrameLimits
@@ -26,8 +27,7 @@ from pipeline.kafka.topics import TopicAdmin
 from pipeline.ports import Frame, Infer, ObjectStore
 from pipeline.rows import Configuration
 from pipeline.settings import Settings
-from pipeline.store.errors import NotFound, StoreError
-from pipeline.store.names import parse_s3_uri
+from pipeline.store.errors import OF_ONE_OBJECT, NotFound
 from pipeline.store.open import open_store
 from pipeline.stream.archiving import Archiving
 from pipeline.stream.frames import REFERENCE
@@ -37,11 +37,13 @@ from pipeline.stream.ledger import Ledger
 from pipeline.stream.metrics import Metrics
 from pipeline.stream.patience import PatientInfer, patiently
 from pipeline.stream.slots import Slot
+from pipeline.stream.standing import NotedInfer, Standing
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
 from pipeline.stream.worker import Limits, Worker
 from schemas.results import ResultRow
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
@@ -49,7 +51,8 @@ _LOG = logging.getLogger(__name__)
 def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]) -> Iterator[Worker]:
     """A worker as configured, ready to run; everything it opened is closed behind it.
 
-    A broker or model server that is not up yet is waited for until `stop` is set.
+    A broker or model server that is not up yet is waited for until `stop` is set; the worker's health, metrics and (as
+    soon as there is a broker) beats say so meanwhile.
 
     Args:
         say: told, for people, what is waited for and what was opened.
@@ -64,41 +67,47 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
     with ExitStack() as held:
         slot = held.enter_context(Slot(own.group, own.slot))
         name = f"{own.group}-{slot.name}"
-
-        def wait(error: ServiceUnavailable) -> None:
-            say(f"waiting: {error}")
-
-        patiently(lambda: check_topics(settings, topics, pack), stop, wait)
-        model = PatientInfer(patiently(lambda: open_model(settings, pack), stop, wait), stop)
-        held.callback(model.close)
-        store = open_store(settings.store) if settings.store.endpoint else None
-        metrics = Metrics()
+        metrics, realtime = Metrics(), _realtime(own.realtime_lines)
         metrics.configuration.info({"hash": pack.configuration_hash, "encoder": pack.encoder.name})
-        log = patiently(lambda: _open_log(settings, topics.frames, own.group, slot.name), stop, wait)
-        held.callback(log.close)
-        beats = Beats(settings.kafka, topics.status, name)
-        held.callback(beats.close)
-        realtime = _realtime(own.realtime_lines)
-        limits = FrameLimits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
-        batch = settings.run.batch
-        inspection = Inspection(
-            Preparer(pack, model.image_size, limits),
-            Inspector(model, pack, batch=batch),
-            fetch=fetch_from(store, settings.store.bucket, limits),
-            ahead=2 * batch,
-            stop=stop,
-        )
-
-        def waiting_for() -> str:
-            return "model" if model.away else "store" if inspection.store_away else ""
-
+        standing = Standing(stop, say, named(settings))
         ledger = Ledger(
             metrics,
             worker_id=name,
             configuration_hash=pack.configuration_hash,
             realtime=realtime,
-            waiting_for=waiting_for,
-            beat=beats.send,
+            waiting_for=standing.waiting_for,
+        )
+        if own.metrics_port is not None:
+            health = HealthServer(
+                own.metrics_port, metrics.registry, lambda: _missing(ledger, standing), own.metrics_host
+            )
+            held.callback(health.close)
+            say(f"metrics, /healthz and /readyz: http://{own.metrics_host}:{health.port}/")
+        with standing.beating(lambda: ledger.beat(0, None, None, stop.is_set())):
+            standing.until("broker", lambda: check_topics(settings, topics, pack))
+            beats = standing.until("broker", lambda: _open_beats(settings, topics.status, name))
+            held.callback(beats.close)
+            ledger.send = beats.send
+            infer = standing.until("model", lambda: open_model(settings, pack))
+            held.callback(infer.close)
+            log = standing.until("broker", lambda: _open_log(settings, topics.frames, own.group, slot.name))
+            held.callback(log.close)
+        model = PatientInfer(NotedInfer(infer, standing), stop)
+        store = open_store(settings.store) if settings.store.endpoint else None
+        limits = FrameLimits(max_bytes=settings.run.max_bytes, max_pixels=settings.run.max_pixels)
+        fetch = fetch_from(store, settings.store.bucket, limits)
+
+        def fetched(frame: Frame) -> bytes:
+            with standing.asking("store"):
+                return fetch(frame)
+
+        batch = settings.run.batch
+        inspection = Inspection(
+            Preparer(pack, model.image_size, limits),
+            Inspector(model, pack, batch=batch),
+            fetch=fetched,
+            ahead=2 * batch,
+            stop=stop,
         )
         teller = Teller(
             topics,
@@ -106,12 +115,6 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
             own.deadline_ms,
             image_uri=uri_of_kept(settings.store.bucket, settings.archive.audit_rate) if store else None,
         )
-        if own.metrics_port is not None:
-            health = HealthServer(
-                own.metrics_port, metrics.registry, lambda: _missing(ledger, model), own.metrics_host
-            )
-            held.callback(health.close)
-            say(f"metrics, /healthz and /readyz: http://{own.metrics_host}:{health.port}/")
         say(f"worker {name}: frames of {topics.frames}, configuration {pack.configuration_hash[:12]}")
         yield Worker(
             log,
@@ -152,22 +155,9 @@ def archiving(
         )
         frames = FrameReader(settings.kafka, topics.frames)
         held.callback(frames.close)
-        prefix = f"s3://{settings.store.bucket}/"
-
-        def fetch(uri: str) -> bytes | None:
-            try:
-                bucket, key = parse_s3_uri(uri)
-                return store.get(key, max_bytes=settings.run.max_bytes) if bucket == store.bucket else None
-            except ServiceUnavailable:
-                raise
-            except (
-                StoreError
-            ) as error:  # a malformed key, a rotten or missing object: told as gone, never waited for
-                _LOG.error("%s can't be had: %s", uri, error)
-                return None
-
-        policy = Policy(own.near_margin, settings.archive.audit_rate, own.ok_per_day)
-        say(f"archiver {own.group}-{name}: results of {topics.results} to {prefix}")
+        fetch = claims_of(store, settings.run.max_bytes)
+        policy = Policy(own.near_margin, own.audit_rate, own.ok_per_day)
+        say(f"archiver {own.group}-{name}: results of {topics.results} to s3://{store.bucket}/")
         yield Archiving(
             log, Archiver(store, policy), frames, fetch, batch=own.batch, batch_s=own.batch_s, stop=stop
         )
@@ -209,8 +199,12 @@ def open_model(settings: Settings, pack: Pack) -> Infer:
 
 
 def fetch_from(store: ObjectStore | None, bucket: str, limits: FrameLimits) -> Fetch:
-    """How the image of a claim check is got: from our own bucket and from nowhere else, whatever the message says."""
-    prefix = f"s3://{bucket}/"
+    """How the image of a claim check is got: from among our own, and from nowhere else, whatever the message says.
+
+    What is wrong with one image is a FrameError. A store that refuses us is no fault of the frame: its StoreError ends
+    the worker, and the frame waits on its topic until credentials, bucket or clock are mended.
+    """
+    prefix = _claims(bucket)
 
     def fetch(frame: Frame) -> bytes:
         uri = frame.headers[REFERENCE]
@@ -224,15 +218,39 @@ def fetch_from(store: ObjectStore | None, bucket: str, limits: FrameLimits) -> F
                 "foreign-reference", f"The image lies at {uri}; only {prefix}... is read. Correct the sender."
             )
         try:
-            return store.get(uri.removeprefix(prefix), max_bytes=limits.max_bytes)
+            return store.get(f"{CLAIMS}/{uri.removeprefix(prefix)}", max_bytes=limits.max_bytes)
         except NotFound as error:
             raise FrameError(
                 "not-found", f"{uri} is not in the store (any more). Send the frame again."
             ) from error
-        except StoreError as error:
+        except OF_ONE_OBJECT as error:
             raise FrameError("unreadable", f"{uri} can't be read: {error}") from error
 
     return fetch
+
+
+def claims_of(store: ObjectStore, max_bytes: int) -> Callable[[str], bytes | None]:
+    """How the archiver gets the image of a claim check by its URI; None where that image will never be had.
+
+    As for the worker, a store that refuses us raises StoreError: an image that is there is never told as gone.
+    """
+    prefix = _claims(store.bucket)
+
+    def fetch(uri: str) -> bytes | None:
+        if not uri.startswith(prefix):
+            _LOG.error("%s: only %s... is read", uri, prefix)
+            return None
+        try:
+            return store.get(f"{CLAIMS}/{uri.removeprefix(prefix)}", max_bytes=max_bytes)
+        except OF_ONE_OBJECT as error:
+            _LOG.error("%s can't be had: %s", uri, error)
+            return None
+
+    return fetch
+
+
+def _claims(bucket: str) -> str:
+    return f"s3://{bucket}/{CLAIMS}/"
 
 
 def uri_of_kept(bucket: str, audit_rate: float) -> Callable[[ResultRow, bytes], str | None]:
@@ -248,8 +266,16 @@ def uri_of_kept(bucket: str, audit_rate: float) -> Callable[[ResultRow, bytes], 
 
 
 def _open_log(settings: Settings, topic: str, group: str, slot: str) -> KafkaLog:
+    return _reached(settings, lambda: KafkaLog(settings.kafka, topic, group, slot))
+
+
+def _open_beats(settings: Settings, topic: str, client: str) -> Beats:
+    return _reached(settings, lambda: Beats(settings.kafka, topic, client))
+
+
+def _reached(settings: Settings, connect: Callable[[], T]) -> T:
     try:
-        return KafkaLog(settings.kafka, topic, group, slot)
+        return connect()
     except KafkaError as error:
         raise ServiceUnavailable(f"no broker answers at {settings.kafka.bootstrap}: {error}") from error
 
@@ -259,9 +285,22 @@ def _realtime(lines: tuple[str, ...]) -> Callable[[str], bool]:
     return lambda line: "*" in named or line in named
 
 
-def _missing(ledger: Ledger, model: PatientInfer) -> dict[str, str]:
-    """What keeps the worker from being ready."""
-    missing = {"model": model.away} if model.away else {}
+def named(settings: Settings) -> Callable[[str, ServiceUnavailable], str]:
+    """What is waited for where one does not answer: a model server with another pack is there, and the pack is not."""
+
+    def name(who: str, error: ServiceUnavailable) -> str:
+        if who == "model" and settings.triton.url:
+            from pipeline.triton.client import UnexpectedPack
+
+            return "pack" if isinstance(error, UnexpectedPack) else who
+        return who
+
+    return name
+
+
+def _missing(ledger: Ledger, standing: Standing) -> dict[str, str]:
+    """What keeps the worker from being ready. A store that is away does not: most frames have their image with them."""
+    missing = {what: why for what, why in standing.missing().items() if what != "store"}
     if not ledger.beating:
         missing["broker"] = "no turn of the worker within the last seconds: it waits for the broker"
     return missing

@@ -20,7 +20,7 @@ from pipeline.ports import Message, Record
 from pipeline.stream.feed import Outlet
 from pipeline.stream.frames import ATTEMPT
 
-_MAX_FRAMES, _MAX_BYTES = 64, 16 * 2**20  # of one transaction, as `dapo feed` has them
+_MAX_FRAMES, _MAX_BYTES = 64, 4 * 2**20  # of one transaction, as `dapo feed` has them
 _MAX_ATTEMPTS = 1000  # a frame that says more is refused by the worker
 _OURS = re.compile(r"__connect\.errors\..*|inspect\.(stage|code|attempt)")
 _PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,19})")
@@ -157,11 +157,11 @@ def replay(
         if record.offset < start:
             done.before += 1
             continue
-        waiting.append(original(record, topic))
-        size, position = size + letter.size, record.offset + 1
-        if len(waiting) >= _MAX_FRAMES or size >= _MAX_BYTES:
+        if waiting and (len(waiting) >= _MAX_FRAMES or size + letter.size > _MAX_BYTES):
             _send(outlet, waiting, position, done)
             waiting, size = [], 0
+        waiting.append(original(record, topic))
+        size, position = size + letter.size, record.offset + 1
     if outlet is not None and waiting:
         _send(outlet, waiting, position, done)
     return done

@@ -22,7 +22,8 @@ _MAX_HEADERS = 64
 _MAX_HEADER_BYTES = 16 * 1024  # all names and values: a trace, some ids and a few headers of the plant's own
 _MAX_TEXT = 256  # characters of a name: rows, keys and metrics carry it on
 MAX_ID = 1024  # characters of an event's id, source or reference, which may be a path
-_LONG = ("ce_id", "ce_source", REFERENCE)
+REASON = "inspect.reason"  # why a frame comes without its image
+_LONG = ("ce_id", "ce_source", REFERENCE, REASON)
 _TEXTS = ("camera_id", "station_id", "line_id", "product_id", "part_id", "job_id", "recipe_id")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -92,7 +93,9 @@ def _frame(record: Record, texts: dict[str, str]) -> Frame:
         passed["traceparent"] = trace  # a broken trace is no reason to lose a frame
     if not record.value and REFERENCE not in texts:
         raise FrameError(
-            "empty", "The message has no value and no ce_dataref header. Send the image or where it lies."
+            "empty",
+            texts.get(REASON)
+            or "The message has no value and no ce_dataref header. Send the image or where it lies.",
         )
     return Frame(
         frame_id=texts["ce_id"],
@@ -140,7 +143,7 @@ def _texts(headers: Headers) -> dict[str, str]:
 _KNOWN = frozenset(
     (
         *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type", "traceparent"),
-        *("sequence", "views_expected", "deadline_ms", ATTEMPT, *_PASSED, *_TEXTS),
+        *("sequence", "views_expected", "deadline_ms", ATTEMPT, REASON, *_PASSED, *_TEXTS),
     )
 )
 

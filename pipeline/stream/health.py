@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -15,7 +17,18 @@ from dapo.errors import SettingsError
 Ready = Callable[[], dict[str, str]]
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # a client that holds its connection holds up neither the next one nor the end
+
+
 class _Quiet(WSGIRequestHandler):
+    timeout = 5  # s without a byte from the client: a probe has long given up by then
+
+    def handle(self) -> None:
+        """Answer one request; a client that says nothing, or goes away, is no news."""
+        with suppress(TimeoutError, ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *arguments: Any) -> None:
         """A probe every few seconds is no news."""
 
@@ -53,7 +66,7 @@ class HealthServer:
             ]
 
         try:
-            self._server: WSGIServer = make_server(host, port, serve, handler_class=_Quiet)
+            self._server: WSGIServer = make_server(host, port, serve, _Server, _Quiet)
         except OSError as error:
             raise SettingsError(f"worker.metrics_port: {port} can't be taken: {error.strerror}.") from error
         self.port: int = self._server.server_port

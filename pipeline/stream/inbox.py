@@ -31,7 +31,7 @@ class Inbox:
 
     Args:
         max_frames: that wait; also how many a realtime line keeps before it drops.
-        max_bytes: of their messages.
+        max_bytes: of their messages; the same.
         realtime: whether a line may drop.
     """
 
@@ -48,10 +48,8 @@ class Inbox:
     def full(self) -> bool:
         """Whether the reader should pause. Drops count too: a flood of them must not grow without bound."""
         with self._change:
-            return (
-                self._bytes >= self._max_bytes
-                or len(self._queue) >= 2 * self._max_frames
-                or (self._live >= self._max_frames and not self._may_drop())
+            return len(self._queue) >= 2 * self._max_frames or (
+                (self._live >= self._max_frames or self._bytes >= self._max_bytes) and not self._may_drop()
             )
 
     def put(self, frame: Frame, epoch: int) -> None:
@@ -60,8 +58,8 @@ class Inbox:
             self._queue.append(Waiting(frame, epoch))
             self._bytes += len(frame.data)
             self._live += frame.error is None
-            if self._live > self._max_frames:
-                self._drop_oldest()
+            while (self._live > self._max_frames or self._bytes > self._max_bytes) and self._drop_oldest():
+                pass
             self._change.notify_all()
 
     def get(self, wait: bool) -> Waiting | None:
@@ -103,15 +101,20 @@ class Inbox:
     def _may_drop(self) -> bool:
         return next(self._lines(), None) is not None
 
-    def _drop_oldest(self) -> None:
+    def _drop_oldest(self) -> bool:
+        """Whether there was one to drop. The newest never is: a line whose every frame is too large would see nothing."""
         at = next(self._lines(), None)
-        if at is None:
-            return
+        if at is None or at == len(self._queue) - 1:
+            return False
         old = self._queue[at]
-        reason = f"the line runs in realtime mode and {self._max_frames} frames were waiting: the oldest was dropped"
+        waiting = (
+            f"{self._max_frames} frames" if self._live > self._max_frames else f"{self._max_bytes} bytes"
+        )
+        reason = f"the line runs in realtime mode and {waiting} were waiting: the oldest was dropped"
         record = old.frame.record
         light = None if record is None else replace(record, value=b"")  # the image is what weighs
         frame = replace(old.frame, error=(DROP, reason), data=b"", record=light)
         self._queue[at] = Waiting(frame, old.epoch)
         self._bytes -= len(old.frame.data)
         self._live -= 1
+        return True

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pipeline.ports import Record
 from pipeline.stream.metrics import Metrics
 from pipeline.stream.verdicts import Told
-from schemas.results import ResultRow
 from schemas.status import StatusRow
 
 _MAX_NAMES = (
@@ -44,8 +43,11 @@ class Ledger:
         worker_id: of the beats.
         configuration_hash: of the pack in force.
         realtime: whether a line may drop.
-        waiting_for: "", "model", "store" or "pack": what is waited for now.
-        beat: takes a beat per line; must not block.
+        waiting_for: "", "broker", "model", "store" or "pack": what is waited for now.
+        beat: see `send`.
+
+    Attributes:
+        send: takes a beat per line; must not block. May be set later: there is none before there is a broker.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Ledger:
         self._metrics = metrics
         self._lines: dict[str, Count] = {}
         self._worker, self._hash = worker_id, configuration_hash
-        self._realtime, self._waiting_for, self._send = realtime, waiting_for, beat
+        self._realtime, self._waiting_for, self.send = realtime, waiting_for, beat
         self._started = datetime.now(UTC)
         self._lost = 0
         self._beaten = float("-inf")
@@ -75,7 +77,7 @@ class Ledger:
     def published(self, told: Told) -> None:
         """A frame's row is committed."""
         row = told.row
-        gap = 0 if told.replayed else self._gap(row)
+        gap = 0 if told.replayed else self._gap(told)
         for names, name in ((self.cameras, row.camera_id), (self._lines, row.line_id)):
             count = _bounded(names, name or "")
             count.frames += 1
@@ -88,7 +90,12 @@ class Ledger:
         self._metrics.published(row, camera, gap)
 
     def undone(self, frames: int) -> None:
-        """Reading started over: so many frames in flight were forgotten and will be read again."""
+        """Reading started over: so many frames in flight were forgotten and will be read again.
+
+        Another worker may have held the cameras meanwhile: numbers are compared anew.
+        """
+        for count in self.cameras.values():
+            count.last_sequence = None
         self._metrics.restarts.inc()
         self._metrics.read_again.inc(frames)
 
@@ -108,7 +115,7 @@ class Ledger:
         waiting = self._waiting_for()
         self._metrics.standing(in_flight, oldest_ms, lag, waiting)
         for line, count in self._lines.items() or [("", Count())]:
-            self._send(
+            self.send(
                 StatusRow(
                     at=datetime.now(UTC),
                     worker_id=self._worker,
@@ -131,13 +138,23 @@ class Ledger:
                 )
             )
 
-    def _gap(self, row: ResultRow) -> int:
+    def _gap(self, told: Told) -> int:
         """Numbers missing before this frame. A number that is not above the last one is a camera that began anew."""
+        row = told.row
+        if row.camera_id is None and row.result_state == "Failed":
+            self._unnamed(told)
         count = _bounded(self.cameras, row.camera_id or "")
         last, count.last_sequence = count.last_sequence, row.sequence
         if last is None or row.sequence is None or row.sequence <= last:
             return 0
         return row.sequence - last - 1
+
+    def _unnamed(self, told: Told) -> None:
+        """A frame whose headers can't be read is not lost. Its key names the camera that it has taken a number of."""
+        letter = told.messages[-1]  # the frame as it came
+        camera = self.cameras.get((letter.key or b"").decode(errors="replace"))
+        if camera is not None and camera.last_sequence is not None:
+            camera.last_sequence += 1
 
 
 def _bounded(names: dict[str, Count], name: str) -> Count:

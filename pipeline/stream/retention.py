@@ -7,7 +7,7 @@ for the longest outage of the store that the plant declares, and half as long ag
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dapo.errors import SettingsError
@@ -21,6 +21,8 @@ ROOM_BYTES = 64 * 1024  # a dead letter is the frame's message with more headers
 _ROW_BYTES = 8 * 1024  # a result row with a dozen masks
 _COPIES, _IN_SYNC = 3, 2
 FOREVER = -1
+_MINUTE_MS = 60_000
+_MOST_MINUTES = 2**31 - 1  # that the broker's setting can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +180,29 @@ def faults(wanted: Plan, found: Found | None) -> list[str]:
             f"Set it to {stamp}",
         )
     return said
+
+
+def offset_faults(plans: Sequence[Plan], found: Mapping[str, Found], minutes: int) -> list[str]:
+    """Why a reader that stands still for long would do again what it has done; empty where it would not.
+
+    The broker forgets how far a group without members has read after a time of its own, however long records are kept.
+    Topics that are planned to be kept for ever are read whole, without a group.
+
+    Args:
+        found: those of the topics that are there.
+        minutes: the broker's offsets.retention.minutes.
+    """
+
+    def kept(one: Plan) -> int:
+        config = found[one.name].config if one.name in found else one.config
+        ms = int(config.get("retention.ms", FOREVER))
+        return _MOST_MINUTES if ms == FOREVER else math.ceil(ms / _MINUTE_MS)
+
+    groups = [one for one in plans if one.config.get("retention.ms") != str(FOREVER)]
+    longest = max(groups, key=kept, default=None)
+    if longest is None or kept(longest) <= minutes:
+        return []
+    return [
+        f"offsets.retention.minutes {minutes}: whoever stands still for longer starts over, and does again all that"
+        f" {longest.name} still holds. Set it to {kept(longest)} on every broker (server.properties)."
+    ]

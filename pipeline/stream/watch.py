@@ -77,12 +77,16 @@ class Board:
         return True
 
     def beat(self, row: StatusRow) -> None:
-        """Take a beat."""
-        line = row.line_id or ""
-        if self.wanted.line and line != self.wanted.line:
-            return
-        self._beats.pop((line, row.worker_id), None)
-        self._beats[(line, row.worker_id)] = row
+        """Take a beat.
+
+        A worker that was restarted has met no line yet: until it does, it answers for those that it had before.
+        """
+        had = [line for line, worker in self._beats if worker == row.worker_id]
+        for line in had if row.line_id is None else ["", row.line_id]:
+            self._beats.pop((line, row.worker_id), None)
+        for line in (had or [""]) if row.line_id is None else [row.line_id]:
+            if not (self.wanted.line and line and line != self.wanted.line):
+                self._beats[(line, row.worker_id)] = row
         while len(self._beats) > _MAX_BEATS:
             del self._beats[next(iter(self._beats))]
 

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from dapo.errors import ServiceUnavailable
@@ -30,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 _BUSY_POLL_S, _IDLE_POLL_S = 0.01, 0.2  # results that get ready must not wait for a poll to end
 _BEAT_S = 1.0
 _MAX_RECORDS = 100  # of one poll: how far the inbox may overshoot
-_MAX_TRANSACTION_BYTES = 16 * 2**20  # of messages: dead letters of large frames make it short
+_MAX_TRANSACTION_BYTES = 4 * 2**20  # of messages: dead letters of large frames make it short
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Worker:
         self._inbox = Inbox(self._limits.max_frames, self._limits.max_bytes, realtime)
         self._stop = stop or threading.Event()
         self._epoch = log.epoch
-        self._in_flight: deque[float] = deque()  # when each frame was read
+        self._in_flight: deque[datetime] = deque()  # when each frame was captured
         self._beaten = float("-inf")
         self._outbox: deque[_Done] = deque()
         self._lock = threading.Lock()
@@ -135,8 +136,10 @@ class Worker:
         if now - self._beaten < _BEAT_S:
             return
         self._beaten = now
-        oldest = (now - self._in_flight[0]) * 1000 if self._in_flight else None
-        self._watcher.beat(len(self._in_flight), oldest, self._log.lag(), stopping)
+        oldest_ms = None
+        if self._in_flight:  # cameras are not read in the order of their clocks, and a clock may be ahead
+            oldest_ms = max(0.0, (datetime.now(UTC) - min(self._in_flight)).total_seconds() * 1000)
+        self._watcher.beat(len(self._in_flight), oldest_ms, self._log.lag(), stopping)
 
     def _hold(self, hold: bool) -> None:
         if hold != self._paused:
@@ -145,7 +148,7 @@ class Worker:
 
     def _take(self, record: Record) -> None:
         frame = read_frame(record)
-        self._in_flight.append(time.monotonic())
+        self._in_flight.append(frame.captured_at)
         self._watcher.read(record)
         self._inbox.put(frame, self._epoch)
 
@@ -197,10 +200,11 @@ class Worker:
                 return []
             batch: list[_Done] = []
             size = 0
-            while self._outbox and len(batch) < limits.transaction_frames and size < _MAX_TRANSACTION_BYTES:
-                done = self._outbox.popleft()
-                batch.append(done)
-                size += done.told.size
+            while self._outbox and len(batch) < limits.transaction_frames:
+                size += self._outbox[0].told.size
+                if batch and size > _MAX_TRANSACTION_BYTES:
+                    break
+                batch.append(self._outbox.popleft())
             return batch
 
     def _finish(self) -> None:

@@ -18,7 +18,7 @@ from dapo.pack import ANY_PRODUCT, Pack
 from pipeline.triton.breaker import CircuitBreaker
 from pipeline.triton.shared import SharedFrames
 from pipeline.triton.window import Cancel, Done, Failure, Patience, send
-from triton_models.connection import TRANSIENT, Address, status, translated
+from triton_models.connection import TRANSIENT, Address, RequestRefused, status, translated
 from triton_models.contract import (
     ENSEMBLE,
     IMAGE,
@@ -101,7 +101,7 @@ class TritonInfer:
         Raises:
             ServiceUnavailable: the server is away, too slow or ill; it was tried until the deadline.
             UnexpectedPack: it answers under another pack.
-            RequestRefused: it will never answer this.
+            RequestRefused: it serves the expected pack and will never answer this.
             ValueError: images and products differ in number.
         """
         if len(images) != len(products):
@@ -116,6 +116,9 @@ class TritonInfer:
             if self._breaker.open_s:
                 self._reconnect()
             raise
+        except RequestRefused:
+            self.check()  # another pack may know other products, or take frames of another size
+            raise
         return [prediction for answer in answers for prediction in answer]
 
     def check(self) -> None:
@@ -129,14 +132,6 @@ class TritonInfer:
             raise NotReady(f"model server {self._address.url} serves no '{self._ensemble}' yet.")
         if served.configuration_hash != self.configuration_hash:
             raise self._unexpected(served.configuration_hash)
-
-    def ready(self) -> bool:
-        """Whether the server serves the expected pack, as far as it can be known without asking it a frame."""
-        try:
-            self.check()
-        except DapoError:
-            return False
-        return True
 
     def close(self) -> None:
         """Close the connection."""

@@ -97,10 +97,6 @@ class WatchedInfer:
         """See `TritonInfer.infer`."""
         return self._infer.infer(images, products)
 
-    def ready(self) -> bool:
-        """See `TritonInfer.ready`."""
-        return self._infer.ready()
-
     def close(self) -> None:
         """Stop looking after the server, and close the connection."""
         self._stop.set()

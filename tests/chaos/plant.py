@@ -271,7 +271,9 @@ class Plant:
 def small_disk(folder: Path) -> Iterator[None]:
     """A file system of its own for the store, small enough to be filled."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_FULL_MIB}m,nr_inodes=0", "tmpfs", str(folder)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={_FULL_MIB}m,nr_inodes=0", "tmpfs", str(folder)], check=True
+    )
     try:
         yield
     finally:

@@ -275,9 +275,16 @@ class Roles:
 
 MAY: dict[str, set[str]] = {
     "feeder": {"put claims"},
-    "worker": {"get claims", "get prompts"},
+    "worker": {"get claims", "get prompts", "list inspection"},
     "archiver": {"get claims", "get frames", "put frames", "get manifest", "put manifest", "list inspection"},
-    "pruner": {"delete frames", "get manifest", "put manifest", "delete manifest", "list inspection"},
+    "pruner": {
+        "delete claims",
+        "delete frames",
+        "get manifest",
+        "put manifest",
+        "delete manifest",
+        "list inspection",
+    },
     "trainer": {"get frames", "get manifest", "list inspection", "get prompts", "put prompts", "list models"},
 }
 BUCKETS = {"claims": "inspection", "frames": "inspection", "manifest": "inspection", "prompts": "models"}

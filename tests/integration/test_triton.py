@@ -16,7 +16,7 @@ from dapo.pack_io import write_pack
 from deploy.native import TritonServer
 from pipeline.cli import invoke
 from pipeline.triton.breaker import CircuitBreaker
-from pipeline.triton.client import TritonInfer, UnexpectedPack
+from pipeline.triton.client import NotReady, TritonInfer, UnexpectedPack
 from pipeline.triton.reconcile import Reconciler, Sight, State
 from pipeline.triton.window import Patience
 from tests.integration.triton_packs import bundled, frames, other, prompted, small
@@ -188,7 +188,8 @@ def test_what_only_a_real_server_says(control: ModelServer, served: TritonServer
     absent = TritonInfer(PACK, Address(served.url), PATIENT, ensemble="nobody")
     with pytest.raises(ServiceUnavailable, match="NOT_FOUND"):
         absent.infer(FRAMES, ["*"] * 8)
-    assert not absent.ready()
+    with pytest.raises(NotReady):
+        absent.check()
     for client in (infer, absent):
         client.close()
 
@@ -236,13 +237,13 @@ def test_silence_and_kills_are_outlived(tmp_path: Path) -> None:
         server.kill()
         with pytest.raises(ServiceUnavailable):
             infer.infer(FRAMES, ["*"] * 8)
-        assert not infer.ready()
+        with pytest.raises(ServiceUnavailable):
+            infer.check()
         for sights in both:
             sights.forget()
         server.start()
         assert all(sights.wait(State.SERVES) for sights in both)
         assert not any(State.FAILED in sights.states for sights in both)
-        assert _eventually(infer.ready)
         again = _patiently(lambda: infer.infer(FRAMES, ["*"] * 8))
         assert [one.map.tobytes() for one in again] == [one.map.tobytes() for one in known]
         infer.close()
@@ -346,11 +347,10 @@ def test_tls_lets_in_whom_it_knows(tmp_path: Path, certificates: Path) -> None:
             "a client without a certificate": Address(server.url, ca=files["ca.crt"]),
             "no TLS": Address(server.url),
         }
-        for who, address in strangers.items():
+        for address in strangers.values():
             infer = TritonInfer(PACK, address, Patience(deadline_s=2))
             with pytest.raises(ServiceUnavailable):
                 infer.infer(FRAMES, ["*"] * 8)
-            assert not infer.ready(), who
             infer.close()
 
 

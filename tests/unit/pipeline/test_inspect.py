@@ -16,8 +16,8 @@ from dapo.pack import Product, Tiles
 from dapo.quality import FROZEN_AFTER
 from pipeline.decode import Limits
 from pipeline.inspect import Inspector, Preparer, content_hash
-from pipeline.ports import Frame, Result
-from pipeline.testing import SIZE, FakeInfer, encoded, frame, small_pack, surface
+from pipeline.ports import Frame, Record, Result
+from pipeline.testing import DAY, SIZE, FakeInfer, encoded, frame, small_pack, surface
 
 CALIBRATED = Product(types=("scratch", "hole"), threshold_ok=0.2, threshold_notok=0.6)
 
@@ -138,6 +138,42 @@ def test_a_frozen_camera_is_noticed_across_frames_that_are_taken_over() -> None:
     prepared = preparer.prepare(_frame(1))
     assert prepared.picture is not None
     assert prepared.picture[0] == "frozen"
+
+
+def _read(number: int, offset: int, camera: str = "c") -> Frame:
+    record = Record("frames", 0, offset, b"c", b"", (), DAY)
+    return frame(f"{number}.png", encoded(surface(number)), camera_id=camera, record=record)
+
+
+def test_a_frame_that_is_read_again_is_no_frozen_camera() -> None:
+    preparer = Preparer(small_pack(), SIZE)
+    for _ in range(FROZEN_AFTER + 3):  # as often as a transaction is undone
+        assert [preparer.prepare(_read(number, number)).picture for number in (1, 2)] == [None, None]
+    for _ in range(FROZEN_AFTER + 3):
+        assert preparer.prepare(_read(2, 2)).picture is None
+
+
+def test_frames_of_a_frozen_camera_that_are_read_again_are_still_not_decidable() -> None:
+    preparer = Preparer(small_pack(), SIZE)
+    shots = [_read(1, offset) for offset in range(FROZEN_AFTER + 2)]
+    first = [preparer.prepare(shot).picture for shot in shots]
+    assert [found is not None for found in first] == [False] * FROZEN_AFTER + [True, True]
+    again = preparer.prepare(shots[-1]).picture
+    assert again is not None
+    assert again[0] == "frozen"
+    assert preparer.prepare(_read(2, FROZEN_AFTER + 2)).picture is None
+
+
+def test_the_number_of_cameras_watched_is_bounded() -> None:
+    preparer = Preparer(small_pack(), SIZE)
+    data = encoded(surface(1))
+    for number in range(1200):
+        preparer.prepare(frame("x.png", data, camera_id=f"shot-{number}"))
+    assert len(preparer._frozen) <= 1000
+    codes = [
+        preparer.prepare(frame("x.png", data, camera_id="shot-1199")).picture for _ in range(FROZEN_AFTER)
+    ]
+    assert codes[-1] is not None  # the newest one is still known
 
 
 def test_frames_of_a_source_that_decodes() -> None:

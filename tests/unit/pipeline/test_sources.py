@@ -300,6 +300,24 @@ def test_a_list_from_a_pipe_is_read_once(tree: Path, skipped: Skipped) -> None:
         os.close(reading)
 
 
+def test_a_place_is_the_same_from_every_folder_and_a_pipe_is_read_once(
+    tree: Path, skipped: Skipped, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "list").write_text("a.png")
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.chdir(tree)
+    for near, far in (("b", tree / "b"), ("a.png", tree / "a.png"), ("b/*.png", tree / "b" / "*.png")):
+        assert _open(skipped, near).place == _open(skipped, str(far)).place == str(far)
+    some = [_open(skipped, "a.png", f"b/{number}.png") for number in (1, 2)]
+    assert some[0].name == some[1].name
+    assert some[0].place != some[1].place
+    listed = _open(skipped, list_file=str(tmp_path / "list"))
+    assert listed.again
+    assert listed.place != _open(skipped, "b", list_file=str(tmp_path / "list")).place
+    assert not _open(skipped, "-", stdin=[]).again
+    assert not _open(skipped, list_file=str(tmp_path / "fifo")).again
+
+
 def test_a_list_that_vanishes_is_told(tree: Path, skipped: Skipped, tmp_path: Path) -> None:
     (tmp_path / "list").write_text("a.png")
     opened = _open(skipped, str(tree), list_file=str(tmp_path / "list"))

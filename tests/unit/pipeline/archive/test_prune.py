@@ -172,6 +172,29 @@ def test_young_files_are_not_read(archive: Archive) -> None:
     assert {verb for verb, _ in archive.store.calls[count:]} == {"list"}
 
 
+def test_claim_checks_go_when_no_message_can_name_them_any_more(archive: Archive) -> None:
+    kept = archive.keep(0, "NotOK", NOON)
+    archive.store.put("claims/old", b"1")
+    archive.now = NOON + timedelta(days=1)
+    archive.store.put("claims/young", b"1")
+    archive.store.put("claimsother", b"1")
+    claims = {"claims_older_than": timedelta(days=20)}
+    assert archive.prune(NOON + timedelta(days=20), **claims) == Pruned()
+    now = NOON + timedelta(days=20, seconds=1)
+    assert archive.prune(now) == Pruned()  # nobody said how long
+    before = [(one.key, one.etag) for one in archive.store.list()]
+    lines: list[str] = []
+    dry = archive.prune(now, dry_run=True, tell=lines.append, **claims)
+    assert [(one.key, one.etag) for one in archive.store.list()] == before
+    assert archive.prune(now, tell=lines.append, **claims) == dry == Pruned(claims=1)
+    assert lines == ["claims/: 1 frames that were too large for a message"] * 2
+    assert {one.key for one in archive.store.list("claims")} == {"claims/young", "claimsother"}
+    assert archive.images() == {kept}
+    assert (
+        prune(archive.store, {}, now=now + SHORT, **claims).claims == 1
+    )  # also where images are kept for ever
+
+
 class Interfering:
     """Delegates to a store; the archiver adds a row to a file of the manifest right after it was read."""
 

@@ -7,10 +7,13 @@ import threading
 import time
 from dataclasses import replace
 
+import pytest
+
 from pipeline.archive.archiver import Archiver
 from pipeline.archive.policy import Policy
 from pipeline.ports import Message, Record
 from pipeline.rows import Configuration
+from pipeline.store.errors import StoreError
 from pipeline.stream.archiving import Archiving
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
@@ -47,11 +50,13 @@ class Plant:
         for number in range(count):
             self.add(number)
 
-    def add(self, number: int, data: bytes = PICTURE, headers=(), kept: bool = True) -> None:
+    def add(
+        self, number: int, data: bytes = PICTURE, headers=(), kept: bool = True, sha: str | None = None
+    ) -> None:
         given = result(sequence=number)
         record = replace(given.frame.record, offset=number, value=data, headers=headers)
         frame = replace(given.frame, frame_id=f"f{number}", record=record)
-        sha = hashlib.sha256(data or PICTURE).hexdigest()
+        sha = hashlib.sha256(data or PICTURE).hexdigest() if sha is None else sha
         for message in TELLER.tell(replace(given, frame=frame, image_sha256=sha)).messages:
             self.broker.write(message)
         if kept:
@@ -60,13 +65,14 @@ class Plant:
     def images(self):
         return sorted(one.key for one in self.store.list("frames/"))
 
-    def loop(self, stop: threading.Event, fetch=lambda uri: None, log=None) -> Archiving:
+    def loop(self, stop: threading.Event, fetch=lambda uri: None, log=None, **options) -> Archiving:
         log = log or MemoryLog(self.broker, TOPICS.results, "archive")
         archiver = Archiver(self.store, Policy())
-        return Archiving(log, archiver, self.frames, fetch, batch=4, batch_s=0.05, stop=stop)
+        options = {"batch": 4, "batch_s": 0.05, **options}
+        return Archiving(log, archiver, self.frames, fetch, stop=stop, **options)
 
-    def run(self, condition, **options) -> Archiving:
-        stop = threading.Event()
+    def run(self, condition, stop=None, **options) -> Archiving:
+        stop = stop or threading.Event()
         loop = self.loop(stop, **options)
         thread = threading.Thread(target=loop.run, daemon=True)
         thread.start()
@@ -75,6 +81,28 @@ class Plant:
         thread.join(10)
         assert not thread.is_alive()
         return loop
+
+
+class WatchedLog(MemoryLog):
+    """Remembers what was committed, and tells whoever waits that it was polled."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__(broker, TOPICS.results, "archive")
+        self.polled = threading.Condition()
+        self.polls = 0
+        self.commits: list[int] = []
+
+    def poll(self, timeout_s, max_records):
+        """Counts it."""
+        with self.polled:
+            self.polls += 1
+            self.polled.notify_all()
+        return super().poll(timeout_s, max_records)
+
+    def commit(self, messages, consumed):
+        """Keeps the offsets."""
+        self.commits += consumed.values()
+        return super().commit(messages, consumed)
 
 
 def done(plant: Plant, count: int):
@@ -150,3 +178,122 @@ def test_the_day_is_that_of_the_picture():
     plant.run(done(plant, 1))
     [key] = plant.images()
     assert f"/{DAY:%Y/%m/%d/%H}/" in key
+
+
+def test_a_slow_store_costs_no_membership():
+    """A member that does not poll is put out of its group, and its commits are undone: the same batch for ever."""
+    plant = Plant(3)
+    log = WatchedLog(plant.broker)
+
+    class Slow(MemoryStore):
+        def put(self, key, data, **options):
+            with log.polled:
+                seen = log.polls
+                assert log.polled.wait_for(lambda: log.polls > seen, 5), "nobody polls"
+            return super().put(key, data, **options)
+
+    plant.store = Slow()
+    plant.run(done(plant, 3), log=log)
+    assert len(plant.images()) == 3
+
+
+def test_a_long_batch_is_committed_in_slices():
+    plant = Plant(10)
+    log = WatchedLog(plant.broker)
+    plant.run(done(plant, 10), log=log, slice_s=0.0)
+    assert log.commits == list(range(1, 11))
+    log = WatchedLog(plant.broker)
+    plant.broker.offsets.clear()
+    plant.broker.share("archive")
+    plant.run(done(plant, 10), log=log)
+    assert log.commits == [4, 8, 10]
+
+
+def test_a_stop_amid_a_batch_commits_what_is_archived():
+    plant, stop = Plant(4), threading.Event()
+
+    class Stopping(MemoryStore):
+        def put(self, key, data, **options):
+            if len(list(self.list("frames/"))) == 1:
+                stop.set()
+            return super().put(key, data, **options)
+
+    plant.store = Stopping()
+    plant.run(lambda loop: stop.is_set(), stop=stop)
+    assert list(plant.broker.offsets.values()) == [2]
+    assert len(plant.images()) == 2
+
+
+def test_results_that_come_one_by_one_share_a_batch():
+    plant = Plant(4)
+
+    class Trickling(WatchedLog):
+        def poll(self, timeout_s, max_records):
+            """One record, then none."""
+            return super().poll(timeout_s, 1) if self.polls % 2 == 0 else self._none()
+
+        def _none(self):
+            self.polls += 1
+            return []
+
+    log = Trickling(plant.broker)
+    plant.run(done(plant, 4), log=log, batch_s=20.0)
+    assert log.commits == [4]
+
+
+def test_a_lone_result_waits_no_longer_than_it_may():
+    plant = Plant(1)
+    log = WatchedLog(plant.broker)
+    plant.run(done(plant, 1), log=log, batch_s=0.05)
+    assert log.commits == [1]
+
+
+@pytest.mark.parametrize("moves", ["commit", "wait"])
+def test_quotas_are_counted_anew_whenever_reading_starts_over(moves: str):
+    """Meanwhile another archiver may have kept frames of the same cameras."""
+    plant, stop = Plant(4), threading.Event()
+    log = MemoryLog(plant.broker, TOPICS.results, "archive")
+    told: list[int] = []
+
+    class Told(Archiver):
+        def reassigned(self) -> None:
+            told.append(log.epoch)
+            super().reassigned()
+
+    loop = Archiving(
+        log, Told(plant.store, Policy()), plant.frames, lambda uri: None, batch=4, batch_s=0.05, stop=stop
+    )
+    if moves == "commit":
+        log.failing = 1
+    else:
+        plant.store.away = True
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    if moves == "wait":
+        until(lambda: loop.archived.waits >= 1)
+        plant.broker.share("archive")
+        plant.store.away = False
+    until(lambda: done(plant, 4)(loop))
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert told == [2]
+
+
+def test_images_whose_rows_name_no_hash_are_counted():
+    plant = Plant(1)
+    plant.add(1, sha="")
+    loop = plant.run(done(plant, 2))
+    assert (loop.archived.kept, loop.archived.unverified) == (2, 1)
+
+
+def test_a_store_that_refuses_us_ends_the_archiver_and_commits_nothing():
+    plant = Plant(0)
+    plant.add(0, data=b"", headers=(("ce_dataref", b"s3://b/claims/x"),))
+
+    def refused(uri: str) -> bytes:
+        raise StoreError("403 InvalidAccessKeyId. Check store.access_key.")
+
+    with pytest.raises(StoreError, match=r"store\.access_key"):
+        plant.loop(threading.Event(), fetch=refused).run()
+    assert plant.broker.offsets == {}

@@ -159,12 +159,12 @@ def test_a_limit_is_kept_and_the_next_goes_on_behind_it():
 
 
 def test_large_frames_make_short_transactions():
-    records = [letter(offset, value=bytes(8 * 2**20)) for offset in range(4)]
+    records = [letter(offset, value=bytes(2 * 2**20)) for offset in range(4)]
     outlet = Outlet()
     outlet.dies_after = 1
     with pytest.raises(KeyboardInterrupt):
         run(records, outlet)
-    assert len(outlet.messages) == 2
+    assert len(outlet.messages) == 2, "4 MB: what a link of a megabyte a second commits in time"
 
 
 def test_nothing_is_opened_where_nothing_is_chosen_and_a_stop_ends_it():

@@ -156,6 +156,9 @@ def test_a_message_without_image_and_reference_is_empty():
     got = read_frame(record((("ce_id", b"1"), ("ce_source", b"s")), b""))
     assert got.error is not None
     assert got.error[0] == "empty"
+    why = ("inspect.reason", b"it has 9 MB, and there is no store")
+    got = read_frame(record((("ce_id", b"1"), ("ce_source", b"s"), why), b""))
+    assert got.error == ("empty", "it has 9 MB, and there is no store")
 
 
 def test_a_frame_without_a_time_has_that_of_its_record():

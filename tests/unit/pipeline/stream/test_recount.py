@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.cli.ledger import recount
 from pipeline.decode import Limits as FrameLimits
 from pipeline.inspect import Inspector, Preparer
+from pipeline.kafka.read import Span
 from pipeline.ports import Message, Record
 from pipeline.rows import Configuration
 from pipeline.stream.frames import write_frame
@@ -272,3 +274,36 @@ def _base() -> MemoryBroker:
         plant.work(11)
         _BASE.append(plant.broker)
     return _BASE[0]
+
+
+class LateReader:
+    """Reads a plant's topics; everything but frames is shown only from the third look on."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant, self._looks = plant, {}
+
+    def topics(self):
+        return {*self._plant.defect_topics(), TOPICS.results, TOPICS.frames}
+
+    def committed(self, group, topic):
+        return {number: len(self._plant.broker.topics.get((topic, number), [])) for number in range(2)}
+
+    def span(self, topic, since=None):
+        looks = self._looks[topic] = self._looks.get(topic, 0) + 1
+        shown = looks > 2 or topic == TOPICS.frames
+        places = self._plant.broker.partitions(topic)
+        ends = {n: len(self._plant.broker.topics.get((t, n), [])) if shown else 0 for t, n in places}
+        return Span(topic, dict.fromkeys(ends, 0), ends)
+
+    def read(self, span):
+        for number, end in span.end.items():
+            yield from self._plant.broker.topics.get((span.topic, number), [])[span.begin[number] : end]
+
+
+def test_rows_of_a_transaction_that_ends_just_now_are_waited_for():
+    plant = Plant()
+    plant.feed(6)
+    plant.work(6)
+    said = totals(recount(LateReader(plant), TOPICS, "inspect").cameras())
+    assert said["balanced"], said
+    assert said["rows"] == 6

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dapo.errors import SettingsError
 from pipeline.stream.durations import hours
-from pipeline.stream.retention import HOUR_MS, ROOM_BYTES, Found, Needs, Plan, faults, plan
+from pipeline.stream.retention import HOUR_MS, ROOM_BYTES, Found, Needs, Plan, faults, offset_faults, plan
 from pipeline.stream.topics import Topics
 from pipeline.testing import small_pack
 
@@ -82,6 +82,27 @@ def test_unlimited_retention_is_enough_and_labels_need_it():
 def test_a_missing_topic_names_the_command():
     [said] = faults(plans()[TOPICS.results], None)
     assert "dapo topics create" in said
+
+
+def test_what_groups_have_read_is_remembered_for_as_long_as_it_is_kept():
+    wanted = list(plans(outage_h=24).values())
+    fortnight = 14 * 24 * 60  # dead letters are kept that long
+    assert offset_faults(wanted, {}, fortnight) == []
+    [said] = offset_faults(wanted, {}, 7 * 24 * 60)
+    for words in ("offsets.retention.minutes 10080", "plant.deadletter", f"Set it to {fortnight}"):
+        assert words in said
+
+
+def test_it_goes_by_what_the_broker_keeps_where_that_is_longer():
+    made = plans()
+    month = as_made(made[TOPICS.frames], **{"retention.ms": str(30 * 24 * HOUR_MS)})
+    [said] = offset_faults(list(made.values()), {TOPICS.frames: month}, 20160)
+    assert "plant.frames" in said
+    assert "Set it to 43200" in said
+    always = as_made(made[TOPICS.frames], **{"retention.ms": "-1"})
+    assert "Set it to 2147483647" in offset_faults([made[TOPICS.frames]], {TOPICS.frames: always}, 20160)[0]
+    labels = made[TOPICS.labels]
+    assert offset_faults([labels], {TOPICS.labels: as_made(labels)}, 1) == [], "read whole, without a group"
 
 
 def test_durations_as_people_write_them():

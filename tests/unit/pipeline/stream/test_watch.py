@@ -77,6 +77,33 @@ def test_a_line_without_a_beat_is_dead():
     assert shown(board, 20).count("DEAD") == 1
 
 
+def test_a_worker_that_was_restarted_answers_for_the_lines_it_had_before():
+    board = Board(Wanted())
+    for line in ("l1", "l2"):
+        board.beat(beat(line_id=line, worker_id="w1", state="running", waiting_for=None, frames_in=77))
+    board.beat(beat(line_id="l3", worker_id="w2", state="running", waiting_for=None))
+    later = DAY + timedelta(seconds=19)
+    anew = dataclasses.replace(
+        beat(line_id=None, worker_id="w1", state="waiting", waiting_for="model", frames_in=0), at=later
+    )
+    board.beat(anew)
+    text = shown(board, 20)
+    assert text.count("waiting for model") == 2
+    assert text.count("DEAD") == 1
+    assert "77" not in text
+
+
+def test_a_worker_that_met_its_first_line_is_no_longer_shown_without_one():
+    board = Board(Wanted("l1"))
+    board.beat(beat(line_id=None, worker_id="w1", state="running", waiting_for=None))
+    assert "w1" in shown(board)
+    board.beat(beat(line_id="l1", worker_id="w1", state="running", waiting_for=None))
+    assert shown(board).count("w1") == 1
+    board.beat(beat(line_id=None, worker_id="w2", state="running", waiting_for=None))
+    board.beat(beat(line_id="l2", worker_id="w2", state="running", waiting_for=None))
+    assert "w2" not in shown(board)
+
+
 def test_without_any_beat_it_says_so_and_other_lines_are_left_out():
     board = Board(Wanted("l1"))
     board.beat(beat(line_id="l2"))

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -32,6 +33,7 @@ class Watching:
 
     def __init__(self) -> None:
         self.frames, self.rows, self.forgotten, self.missing, self.beats = 0, 0, 0, 0, 0
+        self.oldest_ms: float | None = None
 
     def read(self, record) -> None:
         self.frames += 1
@@ -47,6 +49,7 @@ class Watching:
 
     def beat(self, in_flight, oldest_ms, lag, stopping) -> None:
         self.beats += 1
+        self.oldest_ms = oldest_ms
 
 
 def fetched(given: Frame) -> bytes:
@@ -208,6 +211,19 @@ def test_a_model_that_is_away_is_waited_for():
         infer.back.set()
         line.until(lambda: len(line.rows()) == 20)
     assert sorted(row.frame_id for row in line.rows()) == ids
+
+
+def test_the_beat_tells_the_age_of_the_oldest_frame_since_its_capture():
+    line = Line(partitions=1)
+    now = datetime.now(UTC)
+    for number, age in enumerate((100, 5000, -3600)):  # one camera's clock is ahead
+        shot = frame(f"f{number}", encoded(surface(number)), captured_at=now - timedelta(seconds=age))
+        line.broker.write(write_frame(shot, TOPICS.frames))
+    infer, stop = Flaky(), threading.Event()
+    with line.running(line.worker(infer=infer, stop=stop, shutdown_s=0.1), stop):
+        line.until(lambda: line.watching.oldest_ms is not None)
+    assert line.watching.oldest_ms is not None
+    assert 5000e3 <= line.watching.oldest_ms < 5100e3
 
 
 def test_stopping_while_the_model_is_away_leaves_frames_for_the_next():

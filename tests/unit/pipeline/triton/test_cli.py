@@ -58,6 +58,23 @@ def test_where_the_models_run_is_said_to_the_server(triton: FakeTriton, packs: t
     assert parameter(config, "weights_folder") == "/weights"
 
 
+def test_where_the_models_run_may_come_from_the_settings(
+    triton: FakeTriton, packs: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As for a worker, which pushes by them too: what one of both pushed is no other model to the other."""
+    config = tmp_path / "plant.toml"
+    config.write_text('[triton]\ndevice = "gpu"\ngpus = ["1"]\nthreads = 3\nweights_folder = "/weights"\n')
+    monkeypatch.setenv("DAPO_TRITON__INSTANCES", "2")
+    given = ["--config", str(config)]
+    assert invoke(["triton", "deploy", packs[0], "--url", triton.url, *given, "--threads", "4"]) == 0
+    group = triton.configs["clip_encoder"].instance_group[0]
+    assert (list(group.gpus), group.count) == ([1], 2)
+    assert parameter(triton.configs["clip_encoder"], "weights_folder") == "/weights"
+    assert parameter(triton.configs["clip_encoder"], "threads") == "4", "an option goes before a setting"
+    assert invoke(["triton", "repository", str(tmp_path / "m"), "--pack", packs[0], *given]) == 0
+    assert "count: 2" in (tmp_path / "m" / "clip_encoder" / "config.pbtxt").read_text()
+
+
 def test_the_server_may_come_from_the_settings(
     triton: FakeTriton, packs: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +87,7 @@ def test_the_server_may_come_from_the_settings(
     ("arguments", "message"),
     [
         (["status"], "give --url HOST:PORT"),
-        (["deploy", "--url", "a:1", "--gpus", "all"], "--gpus: expected numbers"),
+        (["deploy", "--url", "a:1", "--gpus", "all"], "triton.gpus: 'all' is no number"),
         (["deploy", "no.pack", "--url", "a:1"], "no.pack: can't be read"),
         (["repository", "FILE"], "can't be written"),
     ],

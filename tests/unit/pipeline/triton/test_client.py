@@ -169,7 +169,8 @@ def test_a_server_that_was_away_is_found_again(triton: FakeTriton) -> None:
     triton.stop()
     with pytest.raises(ServiceUnavailable, match="UNAVAILABLE"):
         infer.infer(images(1), ["*"])
-    assert not infer.ready()
+    with pytest.raises(ServiceUnavailable):
+        infer.check()
     triton.start()
     with ModelServer(Address(triton.url)) as control:
         deploy(control, PACK)
@@ -186,7 +187,7 @@ def test_a_server_that_was_away_is_found_again(triton: FakeTriton) -> None:
 
 def test_an_answer_under_another_pack_is_never_given(triton: FakeTriton, infer: TritonInfer) -> None:
     other = PACK.with_products({"one": replace(PACK.product("one"), mask_threshold=0.7)})
-    assert infer.ready()
+    infer.check()
     with ModelServer(Address(triton.url)) as control:
         deploy(control, other, [PACK])
     for _ in range(9):  # however long it lasts, it is no failure of the server
@@ -194,10 +195,24 @@ def test_an_answer_under_another_pack_is_never_given(triton: FakeTriton, infer: 
             infer.infer(images(3), ["*"] * 3)
     for digest in (PACK.configuration_hash, other.configuration_hash):
         assert digest in str(caught.value)
-    assert not infer.ready()
+    with pytest.raises(UnexpectedPack):
+        infer.check()
     with ModelServer(Address(triton.url)) as control:
         deploy(control, PACK, [other])
     assert len(infer.infer(images(3), ["*"] * 3)) == 3
+
+
+def test_another_pack_that_takes_other_requests_is_known_as_another_pack(
+    triton: FakeTriton, infer: TritonInfer
+) -> None:
+    fewer = make_handwritten_pack(ENCODER, ["scratch", "hole"], products={"none": []})
+    with ModelServer(Address(triton.url)) as control:
+        deploy(control, fewer, [PACK])
+    with pytest.raises(UnexpectedPack, match=fewer.configuration_hash):
+        infer.infer(images(3), ["one"] * 3)  # a product that the other pack does not have
+    triton.refuse("INVALID_ARGUMENT")  # as for frames of another size
+    with pytest.raises(UnexpectedPack, match=fewer.configuration_hash):
+        infer.infer(images(1), ["*"])
 
 
 def test_one_wrong_hash_in_a_batch_is_enough(triton: FakeTriton, infer: TritonInfer) -> None:
@@ -216,14 +231,13 @@ def test_an_answer_that_cannot_be_read_does_not_hang(triton: FakeTriton, infer: 
         infer.infer(images(1), ["*"])
 
 
-def test_ready_says_whether_the_expected_pack_is_served(triton: FakeTriton, infer: TritonInfer) -> None:
+def test_check_says_whether_the_expected_pack_is_served(triton: FakeTriton, infer: TritonInfer) -> None:
     infer.check()
     triton.forget()
     with pytest.raises(NotReady, match="serves no 'dapo'"):
         infer.check()
     with pytest.raises(ServiceUnavailable, match="NOT_FOUND"):
         infer.infer(images(1), ["*"])
-    assert not infer.ready()
 
 
 def test_a_pack_that_the_contract_cannot_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +249,6 @@ def test_a_pack_that_the_contract_cannot_carry_is_refused(monkeypatch: pytest.Mo
 def test_opening_gives_an_empty_server_the_pack(triton: FakeTriton) -> None:
     triton.forget()
     infer = open_triton(TritonSettings(url=triton.url), PACK)
-    assert infer.ready()
     assert (infer.image_size, infer.configuration_hash) == (64, PACK.configuration_hash)
     assert len(infer.infer(images(2), ["*", "one"])) == 2
     infer.close()
