@@ -6,9 +6,10 @@ import dataclasses
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 
-from dapo.errors import FrameError, ServiceUnavailable
+from dapo.errors import FrameError
 from pipeline.inspect import Inspector, Prepared, Preparer
 from pipeline.ports import DROP, Frame, Result
 from pipeline.prefetch import prefetch
@@ -24,7 +25,7 @@ class Inspection:
     """Frames of an inbox through decode, infer and judge, one result each, in order.
 
     A batch is never waited for: once the inbox is empty, what there is goes to the model. A model or store that is away
-    is waited for as long as it takes; `waiting_for` says so meanwhile.
+    is waited for as long as it takes.
 
     Args:
         preparer: decodes and cuts.
@@ -41,26 +42,21 @@ class Inspection:
         self._fetch = fetch
         self._ahead = ahead
         self._stop = stop
-        self._store_away = False
-
-    @property
-    def store_away(self) -> bool:
-        """Whether an image is being waited for."""
-        return self._store_away
 
     def __call__(self, inbox: Inbox) -> Iterator[tuple[int, Result]]:
         """(epoch, result) of each frame until the inbox is closed and empty."""
         epochs: deque[int] = deque()
-        items = prefetch(self._prepared(inbox), _weigh, max_items=self._ahead, max_bytes=_AHEAD_BYTES)
-        for item in items:
-            if item is None:
-                results = self._inspector.flush()
-            else:
-                epoch, prepared = item
-                epochs.append(epoch)
-                results = self._inspector.add(prepared)
-            for result in results:
-                yield epochs.popleft(), result
+        ahead = prefetch(self._prepared(inbox), _weigh, max_items=self._ahead, max_bytes=_AHEAD_BYTES)
+        with closing(ahead) as items:  # here, not by the garbage collector in whatever thread that runs
+            for item in items:
+                if item is None:
+                    results = self._inspector.flush()
+                else:
+                    epoch, prepared = item
+                    epochs.append(epoch)
+                    results = self._inspector.add(prepared)
+                for result in results:
+                    yield epochs.popleft(), result
 
     def _prepared(self, inbox: Inbox) -> Iterator[tuple[int, Prepared] | None]:
         while True:
@@ -82,16 +78,11 @@ class Inspection:
         return self._preparer.prepare(frame)
 
     def _fetched(self, frame: Frame) -> Frame:
-        def note(error: ServiceUnavailable) -> None:
-            self._store_away = True
-
         try:
-            data = patiently(lambda: self._fetch(frame), self._stop, note)
+            data = patiently(lambda: self._fetch(frame), self._stop)
             return dataclasses.replace(frame, data=data)
         except FrameError as error:
             return dataclasses.replace(frame, error=(error.code, str(error)))
-        finally:
-            self._store_away = False
 
 
 def _weigh(item: tuple[int, Prepared] | None) -> int:

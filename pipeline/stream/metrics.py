@@ -8,7 +8,7 @@ from schemas.results import ResultRow
 
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _LATENCY_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-WAITS = ("model", "store", "pack")
+WAITS = ("broker", "model", "store", "pack")
 
 
 class Metrics:

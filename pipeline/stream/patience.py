@@ -61,28 +61,17 @@ def pauses() -> Iterator[float]:
 
 
 class PatientInfer:
-    """The Infer port that outwaits its server.
-
-    Attributes:
-        away: why the model does not answer, "" while it does.
-    """
+    """The Infer port that outwaits its server."""
 
     def __init__(self, infer: Infer, stop: threading.Event) -> None:
         self._infer = infer
         self._stop = stop
         self.image_size = infer.image_size
         self.configuration_hash = infer.configuration_hash
-        self.away = ""
 
     def infer(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
         """See `pipeline.ports.Infer`. Blocks while the server is away."""
-
-        def note(error: ServiceUnavailable) -> None:
-            self.away = str(error)
-
-        found = patiently(lambda: self._infer.infer(images, products), self._stop, note)
-        self.away = ""
-        return found
+        return patiently(lambda: self._infer.infer(images, products), self._stop)
 
     def close(self) -> None:
         """Close the connection."""
