@@ -150,7 +150,7 @@ def test_the_page_s_prune_is_a_command(bucket: MinioStore, capsys: pytest.Captur
     for line in commands.splitlines():
         assert line.startswith("dapo ")
         assert invoke(line.split()[1:]) == 0
-    assert "would delete 0 images and 0 rows" in capsys.readouterr().out
+    assert "would delete 0 images, 0 claims and 0 rows" in capsys.readouterr().out
     assert [(one.key, one.etag) for one in bucket.list()] == before
 
 
