@@ -85,6 +85,36 @@ class Process:
             self._closing.wait(0.2)
 
 
+class Supervised:
+    """A server that is started again whenever it ends, as a plant's supervisor does.
+
+    Triton needs it more than others: its Python backend takes models that stood still for dead, and crashes over them.
+    """
+
+    def __init__(self, server: TritonServer) -> None:
+        self.server, self.starts = server, 1
+        self._closing, self._turn = threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._supervise, daemon=True)
+        self._thread.start()
+
+    def kill(self) -> None:
+        """SIGKILL; it comes back by itself."""
+        with self._turn:
+            self.server.kill()
+
+    def close(self) -> None:
+        """Do not start it again."""
+        self._closing.set()
+        self._thread.join(60)
+
+    def _supervise(self) -> None:
+        while not self._closing.wait(0.2):
+            with self._turn:
+                if not self.server.running:
+                    self.server.restart()
+                    self.starts += 1
+
+
 class Reader:
     """Reads committed verdicts as an MES does, and remembers when each came."""
 
@@ -185,6 +215,8 @@ class Plant:
         self.minio.client().make_bucket(BUCKET)
         write_skeleton(folder / "models")
         self.triton = self._held.enter_context(TritonServer(folder / "triton", folder / "models"))
+        self.triton_supervisor = Supervised(self.triton)
+        self._held.callback(self.triton_supervisor.close)
         self.store_settings = StoreSettings(
             endpoint=self.minio.endpoint, access_key=self.minio.access_key, secret_key=self.minio.secret_key, bucket=BUCKET
         )  # fmt: skip
