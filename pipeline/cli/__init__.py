@@ -11,12 +11,13 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from dapo.errors import DapoError
+from dapo.errors import DapoError, Fenced
 from pipeline.cli.terminal import errors
 
 GROUP = "dapo.commands"
 USAGE = 2  # exit status of a user's mistake
 SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: a fault of this program, never to be taken for "defects found" (1)
+FENCED = 5  # two processes share one slot: a supervisor that starts this one again makes it worse
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 # Base of wrong options and arguments. Typer carries a click of its own and does not export the class.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -85,6 +86,9 @@ def invoke(arguments: list[str]) -> int:
         # The reader of our output went away (`dapo types | head`): that is no error, and nothing is left to flush.
         sys.stdout = None
         return 0
+    except Fenced as error:
+        told.print(f"error: {error}")
+        return FENCED
     except DapoError as error:
         told.print(f"error: {error}")
         return USAGE

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import typer
 
-from dapo.errors import Fenced, ServiceUnavailable
 from pipeline.archive.policy import Reason
 from pipeline.archive.prune import Pruned, Retention, prune
 from pipeline.cli import terminal
-from pipeline.cli.worker import FENCED, stopped_by_signals
+from pipeline.cli.worker import stopped_by_signals
 from pipeline.settings import ArchiveSettings, load
 from pipeline.store.open import open_store
 from pipeline.stream.logs import structured
@@ -50,19 +49,13 @@ def archive(
 
     stop = threading.Event()
     with stopped_by_signals(stop, settings.worker.shutdown_s):
-        try:
-            with archiving(settings, slot or "", stop, errors.print) as loop:
-                done = loop.run()
-        except ServiceUnavailable:
-            if not stop.is_set():
-                raise
-            return 0
-        except Fenced as error:
-            errors.print(f"error: {error}")
-            return FENCED
-    kept = f"{done.kept} images kept ({done.bytes / 1e6:.1f} MB)"
-    unverified = f", {done.unverified} of them unverified: no hash in their row" if done.unverified else ""
-    errors.print(f"{done.results} results seen, {kept}{unverified}, {done.problems} problems")
+        with archiving(settings, slot or "", stop, errors.print) as loop:
+            done = loop.run()
+        kept = f"{done.kept} images kept ({done.bytes / 1e6:.1f} MB)"
+        unverified = (
+            f", {done.unverified} of them unverified: no hash in their row" if done.unverified else ""
+        )
+        errors.print(f"{done.results} results seen, {kept}{unverified}, {done.problems} problems")
     return 0
 
 

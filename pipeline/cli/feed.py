@@ -8,9 +8,8 @@ from pathlib import Path
 
 import typer
 
-from dapo.errors import Fenced, ServiceUnavailable
 from pipeline.cli import terminal
-from pipeline.cli.worker import FENCED, stopped_by_signals
+from pipeline.cli.worker import stopped_by_signals
 from pipeline.decode import Limits
 from pipeline.progress import counted
 from pipeline.settings import load
@@ -73,25 +72,18 @@ def register(app: typer.Typer) -> None:
         with ExitStack() as held:
             held.enter_context(stopped_by_signals(stop, _STOP_S))
             held.callback(opened.source.close)
-            try:
-                outlet = KafkaOutlet(settings.kafka, own, topics.frames, stop)
-                held.callback(outlet.close)
-                feeder = Feeder(
-                    outlet,
-                    topics.frames,
-                    tags,
-                    rate=rate,
-                    max_bytes=settings.kafka.max_message_bytes,
-                    claim=None if store is None else claimed(store, settings.store.bucket, stop),
-                )
-                with counted(errors, opened.source.total) as on_frame:
-                    fed = feeder.run(opened.source, stop, live=opened.live, on_frame=on_frame)
-            except ServiceUnavailable:
-                if not stop.is_set():
-                    raise
-            except Fenced as error:
-                errors.print(f"error: {error}")
-                return FENCED
+            outlet = KafkaOutlet(settings.kafka, own, topics.frames, stop)
+            held.callback(outlet.close)
+            feeder = Feeder(
+                outlet,
+                topics.frames,
+                tags,
+                rate=rate,
+                max_bytes=settings.kafka.max_message_bytes,
+                claim=None if store is None else claimed(store, settings.store.bucket, stop),
+            )
+            with counted(errors, opened.source.total) as on_frame:
+                fed = feeder.run(opened.source, stop, live=opened.live, on_frame=on_frame)
         print(
             f"{fed.frames} frames fed to {topics.frames} ({fed.bytes / 1e6:.1f} MB), {fed.skipped} were there already, "
             f"{fed.claims} lie in the store, {fed.unreadable} can't be read"

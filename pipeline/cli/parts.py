@@ -12,8 +12,8 @@ import typer
 from kafka.errors import KafkaError
 from rich.console import Console
 
-from dapo.errors import Fenced, ServiceUnavailable, SettingsError
-from pipeline.cli.worker import FENCED, stopped_by_signals
+from dapo.errors import ServiceUnavailable, SettingsError
+from pipeline.cli.worker import stopped_by_signals
 from pipeline.kafka.read import TopicReader
 from pipeline.kafka.whole import WholeKafkaLog
 from pipeline.settings import Settings, load
@@ -62,22 +62,14 @@ def register(app: typer.Typer) -> None:
         structured()
         stop = threading.Event()
         with stopped_by_signals(stop, settings.worker.shutdown_s):
-            try:
-                with joining(
-                    settings, stop, group, timeout, parse_views(views), remember, metrics_port, errors
-                ) as one:
-                    done = one.run()
-            except ServiceUnavailable:
-                if not stop.is_set():
-                    raise
-                return 0
-            except Fenced as error:
-                errors.print(f"error: {error}")
-                return FENCED
-        errors.print(
-            f"stopped: {done.parts} parts, {done.incomplete} lacked a view, {done.late} views were late; "
-            "parts that still waited are taken up by the next"
-        )
+            with joining(
+                settings, stop, group, timeout, parse_views(views), remember, metrics_port, errors
+            ) as one:
+                done = one.run()
+            errors.print(
+                f"stopped: {done.parts} parts, {done.incomplete} lacked a view, {done.late} views were late; "
+                "parts that still waited are taken up by the next"
+            )
         return 0
 
 

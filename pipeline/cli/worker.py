@@ -13,12 +13,10 @@ from types import FrameType
 
 import typer
 
-from dapo.errors import Fenced, ServiceUnavailable
+from dapo.errors import ServiceUnavailable
 from pipeline.cli import terminal
 from pipeline.settings import load
 from pipeline.stream.logs import structured
-
-FENCED = 5  # exit status: two processes share one slot; a supervisor that restarts this one makes it worse
 
 
 def register(app: typer.Typer) -> None:
@@ -62,25 +60,20 @@ def register(app: typer.Typer) -> None:
         from pipeline.stream import compose
 
         stop = threading.Event()
-        with stopped_by_signals(stop, settings.worker.shutdown_s):
-            try:
-                with compose.worker(settings, stop, errors.print) as one:
-                    one.run()
-            except ServiceUnavailable:
-                if not stop.is_set():
-                    raise
-            except Fenced as error:
-                errors.print(f"error: {error}")
-                return FENCED
+        with (
+            stopped_by_signals(stop, settings.worker.shutdown_s),
+            compose.worker(settings, stop, errors.print) as one,
+        ):
+            one.run()
         errors.print("stopped; what was not committed is inspected by the next worker")
         return 0
 
 
 @contextmanager
 def stopped_by_signals(stop: threading.Event, deadline_s: float) -> Iterator[None]:
-    """SIGTERM and Ctrl-C set `stop`. A process that then hangs (in a broker that is gone) ends by itself a little later.
+    """SIGTERM and Ctrl-C set `stop`, and end what waits for a server that is away.
 
-    Nothing is lost by that: an open transaction is undone by the broker.
+    A process that then hangs (in a broker that is gone) ends by itself a little later. Nothing is lost by that: an open transaction is undone by the broker.
     """
 
     def ask(number: int, _frame: FrameType | None) -> None:
@@ -100,6 +93,9 @@ def stopped_by_signals(stop: threading.Event, deadline_s: float) -> Iterator[Non
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except ServiceUnavailable:
+        if not stop.is_set():
+            raise
     finally:
         watchdog.cancel()
         for number, handler in before.items():

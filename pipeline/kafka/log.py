@@ -241,7 +241,7 @@ class KafkaLog:
                 self._consumer.seek(at, offset)
 
 
-_RETRY_S = 0.5
+_RETRY_S = 0.5  # a broker that is away is not asked in a tight loop
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
