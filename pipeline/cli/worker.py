@@ -73,7 +73,8 @@ def register(app: typer.Typer) -> None:
 def stopped_by_signals(stop: threading.Event, deadline_s: float) -> Iterator[None]:
     """SIGTERM and Ctrl-C set `stop`, and end what waits for a server that is away.
 
-    A process that then hangs (in a broker that is gone) ends by itself a little later. Nothing is lost by that: an open transaction is undone by the broker.
+    A process that then hangs (in a broker that is gone) ends by itself a little later. Nothing is lost by that:
+    an open transaction is undone by the broker.
     """
 
     def ask(number: int, _frame: FrameType | None) -> None:
