@@ -133,9 +133,8 @@ class Preparer:
         if len(self._frozen) > _MAX_CAMERAS:
             self._frozen.popitem(last=False)
         if self._read_again(frame):
-            detector = copy.copy(
-                detector
-            )  # asked, but not told: the frame was counted when it was read first
+            # Asked, but not told: the frame was counted when it was read first.
+            detector = copy.copy(detector)
         return detector.check(pixels)
 
     def _read_again(self, frame: Frame) -> bool:

@@ -34,9 +34,8 @@ from schemas.ids import frame_key
 _MAX_FRAMES, _MAX_BYTES = 64, 4 * 2**20
 _MAX_WAIT_S = 0.2  # that a frame waits for others to go with it; also how soon `stop` is seen while the source is silent
 _JOIN_S = 5.0  # a thread that hangs in a camera's read is left behind; it ends with the process
-_JPEG_QUALITY = (
-    95  # of frames that come decoded (video, camera): below what an inspection could tell from the original
-)
+# Of frames that come decoded (video, camera): the loss is below what an inspection could tell from the original.
+_JPEG_QUALITY = 95
 OCTETS = "application/octet-stream"
 
 
