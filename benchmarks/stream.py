@@ -53,7 +53,7 @@ from pipeline.stream.metrics import Metrics
 from pipeline.stream.retention import Needs, plan
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller, Told
-from pipeline.stream.worker import Limits, Worker
+from pipeline.stream.worker import SWITCH_INTERVAL_S, Limits, Worker
 from pipeline.testing import encoded, small_pack
 from schemas.codec import decode_results
 from schemas.results import ResultRow
@@ -363,14 +363,15 @@ def main() -> None:
     )
     parser.add_argument("--model", choices=["null", "tiny", "ViT-B-16"], default="null")
     parser.add_argument(
-        "--frames", type=int, help="of one round; 1500 for null, 600 for tiny, 120 for ViT-B-16"
+        "--frames", type=int, help="of one round; 4000 for null, 600 for tiny, 120 for ViT-B-16"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16, help="frames given to the model at once")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the model on both sides")
     options = parser.parse_args()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)  # as the worker's process does; here it holds for both sides
     if options.model == "null":
-        found = null(options.frames or 1500, options.rounds)
+        found = null(options.frames or 4000, options.rounds)
     else:
         count = options.frames or (600 if options.model == "tiny" else 120)
         found = whole(options.model, count, options.rounds, options.batch, options.threads)

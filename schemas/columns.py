@@ -74,6 +74,11 @@ class Contract:
         return tuple(column.name for column in self.schema if pa.types.is_nested(column.type))
 
     @cached_property
-    def checked(self) -> tuple[str, ...]:
-        """Columns in which a null may be wrong."""
-        return tuple(c.name for c in self.schema if not c.nullable or c.name in self.nested)
+    def required(self) -> tuple[str, ...]:
+        """Columns that have a value in every row."""
+        return tuple(column.name for column in self.schema if not column.nullable)
+
+    @cached_property
+    def checked(self) -> tuple[tuple[str, pa.Field], ...]:
+        """Columns in which a null may be wrong, by name."""
+        return tuple((c.name, c) for c in self.schema if not c.nullable or c.name in self.nested)

@@ -58,7 +58,9 @@ def register(app: typer.Typer) -> None:
         errors = terminal.errors()
         structured()
         from pipeline.stream import compose
+        from pipeline.stream.worker import SWITCH_INTERVAL_S
 
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         stop = threading.Event()
         with (
             stopped_by_signals(stop, settings.worker.shutdown_s),

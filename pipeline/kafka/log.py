@@ -73,6 +73,8 @@ class KafkaLog:
             fetch_max_wait_ms=100,
         )
         try:
+            # First, so that the first joining knows the topic's partitions: else a second would follow at once.
+            self._consumer.subscribe([topic], listener=_Listener(self))
             if topic not in self._consumer.topics():
                 raise LogRefused(
                     f"topic {topic}: the broker has none, or none that this user may see."
@@ -82,7 +84,6 @@ class KafkaLog:
         except BaseException:
             self._consumer.close(autocommit=False, timeout_ms=int(_CLOSE_S * 1000))
             raise
-        self._consumer.subscribe([topic], listener=_Listener(self))
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
         """See `pipeline.ports.Log`. Deleted records are added to `losses`, and reading goes on behind them."""
@@ -176,6 +177,12 @@ class KafkaLog:
         with suppress(kafka_errors.KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=int(_CLOSE_S * 1000))
 
+    def leaving(self) -> None:
+        """The group is about to be joined again."""
+        # kafka-python forgets a joining that new metadata caused when a poll ends in its middle, and the member stands for
+        # ever without a heartbeat (as Kafka's own client did: KAFKA-9815). Asked for aloud, it is gone on with.
+        self._consumer._coordinator.request_rejoin()
+
     def moved(self, *, assigned: bool) -> None:
         """The group's assignment changed: what was read is read again by whoever holds it now."""
         self.epoch += 1
@@ -249,6 +256,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._log = log
 
     def on_partitions_revoked(self, revoked: Any) -> None:
+        self._log.leaving()
         if revoked:
             self._log.moved(assigned=False)
 

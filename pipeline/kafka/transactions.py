@@ -29,6 +29,8 @@ TRANSACTION_TIMEOUT_MS = 10_000
 _COMMIT_S = 4.0
 _BYTES_PER_S = 1_000_000  # of the slowest link to a broker that a line is run over
 _LONGEST_S = 9.0  # below the broker's own time-out, so that it is we who undo it
+# A transaction that follows hard on another is told to ask again, while the broker still marks the last one's end.
+_RETRY_MS = 20
 _OPEN_MS = 5_000  # of one attempt; whoever waits longer tries again
 # Fenced twice within this long: somebody else really writes under the same id. Once: the broker's time-out did it.
 _FENCED_AGAIN_S = 60.0
@@ -84,6 +86,7 @@ class Transactions:
                 max_block_ms=_OPEN_MS,
                 bootstrap_timeout_ms=_OPEN_MS,
                 linger_ms=5,
+                retry_backoff_ms=_RETRY_MS,
                 batch_size=self._batch_bytes,
             )
         except kafka_errors.KafkaError as error:

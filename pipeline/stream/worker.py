@@ -28,6 +28,9 @@ from pipeline.stream.inspection import Stages
 from pipeline.stream.verdicts import Told
 
 _LOG = logging.getLogger(__name__)
+# For a process that runs a worker (`sys.setswitchinterval`): kafka-python lets go of the interpreter at every 4 KB that it
+# reads, and gets it back from a busy thread only after so long. With Python's 5 ms large frames come a tenth slower.
+SWITCH_INTERVAL_S = 0.001
 _BUSY_POLL_S, _IDLE_POLL_S = 0.01, 0.2  # results that get ready must not wait for a poll to end
 _BEAT_S = 1.0
 _MAX_RECORDS = 100  # of one poll: how far the inbox may overshoot

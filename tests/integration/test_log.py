@@ -10,6 +10,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from dapo.errors import Fenced, LogRefused
+from pipeline.kafka.connect import reading
 from pipeline.kafka.log import KafkaLog
 from pipeline.kafka.outlet import KafkaOutlet
 from pipeline.ports import Message
@@ -97,6 +98,31 @@ class TestKafkaLog(LogSuite):
             self.send(30, first=4)
             assert log.poll(0.2, 100) == []
             assert log.lag() == 30
+        finally:
+            log.close()
+
+    def test_a_member_joins_its_group_once(self):
+        log = self.open()
+        try:
+            self.send(4)
+            self.take(log, 4)
+            assert log.epoch == 1, "each further assignment has what is in flight inspected again"
+        finally:
+            log.close()
+
+    def test_partitions_that_are_added_are_read_however_short_the_polls(self, monkeypatch):
+        given = reading(self.settings.max_message_bytes)
+        monkeypatch.setattr("pipeline.kafka.log.reading", lambda _: {**given, "metadata_max_age_ms": 50})
+        log = self.open()
+        try:
+            self.send(4)
+            self.take(log, 4)
+            self.admin.create_partitions({self.frames: 8})
+            deadline = time.monotonic() + 20
+            # Each poll ends in the middle of something: the joining of the group must go on with the next.
+            while len(log._consumer.assignment()) < 8:
+                assert time.monotonic() < deadline, "the member never came back into its group"
+                log.poll(0.0005, 10)
         finally:
             log.close()
 
