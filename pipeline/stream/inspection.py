@@ -24,8 +24,8 @@ Fetch = Callable[[Frame], bytes]
 class Inspection:
     """Frames of an inbox through decode, infer and judge, one result each, in order.
 
-    A batch is never waited for: once the inbox is empty, what there is goes to the model. A model or store that is away
-    is waited for as long as it takes.
+    A batch is never waited for: once the inbox is empty and nothing decoded is left, what there is goes to the model; what
+    came while the model was busy goes to it at once. A model or store that is away is waited for as long as it takes.
 
     Args:
         preparer: decodes and cuts.
@@ -42,17 +42,22 @@ class Inspection:
         self._fetch = fetch
         self._ahead = ahead
         self._stop = stop
+        self._made = 0  # frames decoded, counted by the thread that does it
 
     def __call__(self, inbox: Inbox) -> Iterator[tuple[int, Result]]:
         """(epoch, result) of each frame until the inbox is closed and empty."""
         epochs: deque[int] = deque()
+        taken = 0
         ahead = prefetch(self._prepared(inbox), _weigh, max_items=self._ahead, max_bytes=_AHEAD_BYTES)
         with closing(ahead) as items:  # here, not by the garbage collector in whatever thread that runs
             for item in items:
                 if item is None:
+                    if taken < self._made:
+                        continue  # told before they came; another None follows them
                     results = self._inspector.flush()
                 else:
                     epoch, prepared = item
+                    taken += 1
                     epochs.append(epoch)
                     results = self._inspector.add(prepared)
                 for result in results:
@@ -66,7 +71,9 @@ class Inspection:
                 waiting = inbox.get(wait=True)
             if waiting is None:
                 return
-            yield waiting.epoch, self._prepare(waiting)
+            prepared = self._prepare(waiting)
+            self._made += 1
+            yield waiting.epoch, prepared
 
     def _prepare(self, waiting: Waiting) -> Prepared:
         frame = waiting.frame
