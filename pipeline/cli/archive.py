@@ -34,6 +34,10 @@ def archive(
     slot: str | None = typer.Option(
         None, "--slot", help="Stable name of this archiver.", show_default="first free"
     ),
+    metrics_port: int | None = typer.Option(
+        None, "--metrics-port", min=0, max=65535, help="Port of /metrics, /healthz, /readyz."
+    ),
+    metrics_host: str | None = typer.Option(None, "--metrics-host", help="Address of these."),
     config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
 ) -> int:
     """Keep images and their results in the object store, behind the verdicts and at its own pace, until SIGTERM.
@@ -42,14 +46,14 @@ def archive(
     """
     if context.invoked_subcommand is not None:
         return 0
-    settings = load({"kafka.bootstrap": bootstrap}, config).settings
+    settings = load({"kafka.bootstrap": bootstrap, "worker.metrics_host": metrics_host}, config).settings
     errors = terminal.errors()
     structured()
     from pipeline.stream.compose import archiving
 
     stop = threading.Event()
     with stopped_by_signals(stop, settings.worker.shutdown_s):
-        with archiving(settings, slot or "", stop, errors.print) as loop:
+        with archiving(settings, slot or "", stop, errors.print, metrics_port) as loop:
             done = loop.run()
         kept = f"{done.kept} images kept ({done.bytes / 1e6:.1f} MB)"
         unverified = (

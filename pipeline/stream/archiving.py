@@ -17,10 +17,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
 from dapo.errors import ServiceUnavailable
-from pipeline.archive.archiver import Archiver, Item, Report
+from pipeline.archive.archiver import Archiver, Item, Problem, Report
 from pipeline.ports import Log, Record
 from pipeline.stream.frames import REFERENCE
 from pipeline.stream.patience import pauses
@@ -32,6 +35,8 @@ _POLL_S = 0.2
 _HOLD_S = 0.5  # between two looks at a paused log
 # Of archiving between two commits: a rebalance or a kill costs no more than that, and a stop waits no longer.
 _SLICE_S = 10.0
+_BEAT_S = 1.0
+_STILL_S = 5.0  # without a turn for so long, the archiver stands
 _Read = tuple[Record, list[Item]]  # a message, and the results that it holds
 
 
@@ -61,6 +66,30 @@ class Archived:
     waits: int = 0
 
 
+class ArchiveMetrics:
+    """The metrics of `dapo archive`; docs/metrics.md describes each."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        own = self.registry
+        self.results = Counter("dapo_archive_results", "results archived and committed", registry=own)
+        self.images = Counter("dapo_archive_images", "images kept", ["reason"], registry=own)
+        self.bytes = Counter("dapo_archive_bytes", "bytes of images kept", registry=own)
+        self.problems = Counter(
+            "dapo_archive_problems", "images that are not as their row says", ["kind"], registry=own
+        )
+        self.unreadable = Counter(
+            "dapo_archive_unreadable", "messages on the results topic that are no results", registry=own
+        )
+        self.lag = Gauge("dapo_archive_lag_results", "results that are not read yet", registry=own)
+        self.oldest = Gauge(
+            "dapo_archive_oldest_seconds", "age of the oldest result read and not archived", registry=own
+        )
+        self.waiting = Gauge("dapo_archive_waiting", "1 while the store is waited for", registry=own)
+        for kind in Problem:
+            self.problems.labels(kind.value)
+
+
 class Archiving:
     """Runs until `stop` is set.
 
@@ -82,13 +111,18 @@ class Archiving:
         batch: int = 64,
         batch_s: float = 5.0,
         slice_s: float = _SLICE_S,
+        metrics: ArchiveMetrics | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._log, self._archiver, self._frames, self._fetch = log, archiver, frames, fetch
         self._batch, self._batch_s, self._slice_s = batch, batch_s, slice_s
         self._stop = stop or threading.Event()
         self.archived = Archived()
+        self.metrics = metrics or ArchiveMetrics()
         self._epoch = log.epoch
+        self._oldest: datetime | None = None  # of the results that are read and not archived
+        self._away = ""  # why the store is waited for
+        self._turned = self._beaten = float("-inf")
         self._hand = ThreadPoolExecutor(1, "archive")
 
     def run(self) -> Archived:
@@ -106,12 +140,30 @@ class Archiving:
             self._log.close()
         return self.archived
 
+    def missing(self) -> dict[str, str]:
+        """What keeps this process from being ready, by name."""
+        if time.monotonic() - self._turned > _STILL_S:
+            return {"broker": "no turn within the last seconds: the broker is waited for"}
+        return {"store": self._away} if self._away else {}
+
+    def _poll(self, timeout_s: float, max_records: int) -> list[Record]:
+        found = self._log.poll(timeout_s, max_records)
+        self._turned = now = time.monotonic()
+        if now - self._beaten >= _BEAT_S:
+            self._beaten = now
+            lag = self._log.lag()
+            if lag is not None:
+                self.metrics.lag.set(lag)
+            age = (datetime.now(UTC) - self._oldest).total_seconds() if self._oldest else 0.0
+            self.metrics.oldest.set(max(0.0, age))
+        return found
+
     def _collect(self) -> list[_Read]:
         """Results of one batch. Where reading started over, its records are read again: they are forgotten."""
         records: list[Record] = []
         begun = 0.0
         while len(records) < self._batch and not self._stop.is_set():
-            found = self._log.poll(_POLL_S, self._batch - len(records))
+            found = self._poll(_POLL_S, self._batch - len(records))
             if self._log.epoch != self._epoch:
                 self._epoch = self._log.epoch
                 self._archiver.reassigned()
@@ -119,6 +171,7 @@ class Archiving:
             if found and not records:
                 begun = time.monotonic()
             records += found
+            self._oldest = min((one.timestamp for one in records), default=None)
             if records and time.monotonic() - begun >= self._batch_s:
                 break
         return [(record, list(self._items(record))) for record in records]
@@ -135,6 +188,7 @@ class Archiving:
                 return
             self._count(sum(len(items) for _, items in batch[:count]), report)
             batch = batch[count:]
+            self._oldest = min((one.timestamp for one, _ in batch), default=None)
 
     def _patiently(self, batch: Sequence[_Read]) -> tuple[int, Report] | None:
         """Archive the first messages of a batch, however long the store is away; how many, and what became of them.
@@ -145,18 +199,24 @@ class Archiving:
             taken: list[Record] = []
             try:
                 report = self._beside(self._slice(batch, taken))
+                self._waits_for("")
                 return (len(taken), report) if self._log.epoch == self._epoch else None
             except ServiceUnavailable as error:
                 self.archived.waits += 1
+                self._waits_for(str(error))
                 _LOG.warning("waiting: %s", error)
             self._log.pause()
             until = time.monotonic() + pause
             while time.monotonic() < until and not self._stop.is_set():
-                self._log.poll(_HOLD_S, 1)  # keeps the membership; paused, it gives nothing
+                self._poll(_HOLD_S, 1)  # keeps the membership; paused, it gives nothing
             self._log.resume()
             if self._stop.is_set() or self._log.epoch != self._epoch:
                 return None
         return None
+
+    def _waits_for(self, why: str) -> None:
+        self._away = why
+        self.metrics.waiting.set(bool(why))
 
     def _slice(self, batch: Sequence[_Read], taken: list[Record]) -> Iterator[Item]:
         """Results of a batch until its time is over or `stop` is set, of one message at least; `taken`: whose were given."""
@@ -172,7 +232,7 @@ class Archiving:
         doing = self._hand.submit(lambda: self._archiver.archive(items))
         self._log.pause()
         while not wait([doing], _HOLD_S).done:
-            self._log.poll(_POLL_S, 1)
+            self._poll(_POLL_S, 1)
         self._log.resume()
         return doing.result()
 
@@ -181,6 +241,7 @@ class Archiving:
             rows = decode_results(record.value)
         except SchemaError as error:
             self.archived.unreadable += 1
+            self.metrics.unreadable.inc()
             _LOG.error("%s/%d/%d is no result row: %s", record.topic, record.partition, record.offset, error)
             return
         for row in rows:
@@ -207,5 +268,10 @@ class Archiving:
         counts.over_quota += report.over_quota
         counts.unverified += report.unverified
         counts.problems += len(report.problems)
+        self.metrics.results.inc(results)
+        self.metrics.bytes.inc(report.bytes)
+        for reason, number in report.kept.items():
+            self.metrics.images.labels(reason.value).inc(number)
         for kind, key, message in report.problems:
+            self.metrics.problems.labels(kind.value).inc()
             _LOG.error("%s", message, extra={"problem": kind, "frame_key": key})

@@ -135,9 +135,16 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
 
 @contextmanager
 def archiving(
-    settings: Settings, slot: str, stop: threading.Event, say: Callable[[str], None]
+    settings: Settings,
+    slot: str,
+    stop: threading.Event,
+    say: Callable[[str], None],
+    metrics_port: int | None = None,
 ) -> Iterator[Archiving]:
     """An archiver as configured, ready to run.
+
+    Args:
+        metrics_port: of /metrics, /healthz and /readyz; None: off.
 
     Raises:
         SettingsError, LogRefused, StoreError: what can't be mended by waiting.
@@ -157,10 +164,16 @@ def archiving(
         held.callback(frames.close)
         fetch = claims_of(store, settings.run.max_bytes)
         policy = Policy(own.near_margin, own.audit_rate, own.ok_per_day)
-        say(f"archiver {own.group}-{name}: results of {topics.results} to s3://{store.bucket}/")
-        yield Archiving(
+        loop = Archiving(
             log, Archiver(store, policy), frames, fetch, batch=own.batch, batch_s=own.batch_s, stop=stop
         )
+        if metrics_port is not None:
+            host = settings.worker.metrics_host
+            health = HealthServer(metrics_port, loop.metrics.registry, loop.missing, host)
+            held.callback(health.close)
+            say(f"metrics, /healthz and /readyz: http://{host}:{health.port}/")
+        say(f"archiver {own.group}-{name}: results of {topics.results} to s3://{store.bucket}/")
+        yield loop
 
 
 def check_topics(settings: Settings, topics: Topics, pack: Pack) -> None:

@@ -297,3 +297,37 @@ def test_a_store_that_refuses_us_ends_the_archiver_and_commits_nothing():
     with pytest.raises(StoreError, match=r"store\.access_key"):
         plant.loop(threading.Event(), fetch=refused).run()
     assert plant.broker.offsets == {}
+
+
+def sample(loop: Archiving, name: str, **labels) -> float | None:
+    return loop.metrics.registry.get_sample_value(f"dapo_archive_{name}", labels)
+
+
+def test_a_store_that_is_away_is_told_and_so_is_its_return(monkeypatch):
+    monkeypatch.setattr("pipeline.stream.archiving._BEAT_S", 0.0)
+    plant, stop = Plant(4), threading.Event()
+    plant.store.away = True
+    loop = plant.loop(stop)
+    assert "broker" in loop.missing()
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    until(lambda: "store" in loop.missing())
+    assert sample(loop, "waiting") == 1
+    until(lambda: sample(loop, "oldest_seconds") > 0)
+    plant.store.away = False
+    until(lambda: sample(loop, "results_total") == 4)
+    until(lambda: sample(loop, "oldest_seconds") == 0)
+    assert loop.missing() == {}
+    assert sample(loop, "waiting") == 0
+    assert sample(loop, "images_total", reason="not-ok") == 4
+    assert sample(loop, "lag_results") == 0
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_an_image_that_is_not_what_was_inspected_is_counted():
+    plant = Plant(0)
+    plant.add(0, sha="0" * 64)
+    loop = plant.run(lambda loop: loop.archived.results == 1)
+    assert sample(loop, "problems_total", kind="sha256-mismatch") == 1
