@@ -70,7 +70,7 @@ class KafkaLog:
             session_timeout_ms=_SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=_HEARTBEAT_MS,
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
-            fetch_max_wait_ms=100,
+            fetch_max_wait_ms=500,
         )
         try:
             # First, so that the first joining knows the topic's partitions: else a second would follow at once.

@@ -31,7 +31,8 @@ _LOG = logging.getLogger(__name__)
 # For a process that runs a worker (`sys.setswitchinterval`): kafka-python lets go of the interpreter at every 4 KB that it
 # reads, and gets it back from a busy thread only after so long. With Python's 5 ms large frames come a tenth slower.
 SWITCH_INTERVAL_S = 0.001
-_BUSY_POLL_S, _IDLE_POLL_S = 0.01, 0.2  # results that get ready must not wait for a poll to end
+_IDLE_POLL_S = 0.2
+_BUSY_S = 0.02  # with frames in flight the log is looked at so often; a transaction that is due is not made to wait
 _BEAT_S = 1.0
 _MAX_RECORDS = 100  # of one poll: how far the inbox may overshoot
 _MAX_TRANSACTION_BYTES = 4 * 2**20  # of messages: dead letters of large frames make it short
@@ -101,6 +102,7 @@ class Worker:
         self._beaten = float("-inf")
         self._outbox: deque[_Done] = deque()
         self._lock = threading.Lock()
+        self._due = threading.Event()  # a transaction is, or its time may have come
         self._failure: BaseException | None = None
         self._paused = False
 
@@ -127,12 +129,16 @@ class Worker:
         if self._failure is not None:
             raise self._failure
         self._hold(stopping or self._inbox.full)
-        records = self._log.poll(_BUSY_POLL_S if self._in_flight else _IDLE_POLL_S, _MAX_RECORDS)
+        # A poll can't be ended by a result that gets ready: with frames in flight it is the results that are waited for.
+        records = self._log.poll(0.0 if self._in_flight else _IDLE_POLL_S, _MAX_RECORDS)
         self._notice_epoch()
         for record in records:
             self._take(record)
+        self._due.clear()
         self._publish(everything=stopping)
         self._beat(stopping)
+        if self._in_flight and not records:
+            self._due.wait(_BUSY_S)
 
     def _beat(self, stopping: bool) -> None:
         now = time.monotonic()
@@ -168,7 +174,7 @@ class Worker:
         self._log.resume()
 
     def _publish(self, *, everything: bool) -> None:
-        batch = self._due(everything)
+        batch = self._batch(everything)
         if not batch and not self._log.losses:
             return
         messages: list[Message] = []
@@ -186,20 +192,14 @@ class Worker:
             self._watcher.lost(loss.end - loss.first)
         self._log.losses.clear()
 
-    def _due(self, everything: bool) -> list[_Done]:
+    def _batch(self, everything: bool) -> list[_Done]:
         """Results for one transaction, in order; none while it may still grow."""
         limits = self._limits
         with self._lock:
             if not self._outbox:
                 return []
             waited_ms = (time.monotonic() - self._outbox[0].ready) * 1000
-            alone = len(self._outbox) == len(self._in_flight)  # nothing else is coming that it could wait for
-            if not (
-                everything
-                or alone
-                or len(self._outbox) >= limits.transaction_frames
-                or waited_ms >= limits.transaction_ms
-            ):
+            if not (everything or self._full() or waited_ms >= limits.transaction_ms):
                 return []
             batch: list[_Done] = []
             size = 0
@@ -209,6 +209,10 @@ class Worker:
                     break
                 batch.append(self._outbox.popleft())
             return batch
+
+    def _full(self) -> bool:
+        """Whether the outbox makes a whole transaction, or all that it could wait for is in it."""
+        return len(self._outbox) >= min(self._limits.transaction_frames, len(self._in_flight))
 
     def _finish(self) -> None:
         """Stop reading; publish what is under way; leave the rest to whoever comes next."""
@@ -231,6 +235,8 @@ class Worker:
                     if epoch == self._epoch:
                         at = (record.topic, record.partition)
                         self._outbox.append(_Done(told, at, record.offset, time.monotonic()))
+                    if self._full():
+                        self._due.set()
         except ServiceUnavailable as error:
             if not self._stop.is_set():  # waiting was ended by the stop: the frames stay uncommitted
                 self._failure = error
