@@ -147,18 +147,27 @@ class Preparer:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class Inferred:
+    """A frame and what the model said of each of its inputs.
+
+    Attributes:
+        infer_ms: its share of the model's time.
+    """
+
     prepared: Prepared
     predictions: list[Prediction] = field(default_factory=list)
     infer_ms: float = 0.0
 
     @property
     def complete(self) -> bool:
+        """Whether all of its inputs are answered."""
         return len(self.predictions) == len(self.prepared.inputs)
 
 
 class Inspector:
     """Infers full batches over the borders of frames, judges, and gives results in the order frames came.
+
+    `take` and `rest` infer, `judge` judges: who has a thread for each keeps the model busy. `add` and `flush` do both.
 
     Args:
         infer: the model.
@@ -177,12 +186,20 @@ class Inspector:
         self._pack = pack
         self._batch = batch
         self._live = live
-        self._waiting: deque[_Waiting] = deque()
-        self._inputs: deque[tuple[NDArray[np.uint8], _Waiting]] = deque()
+        self._waiting: deque[Inferred] = deque()
+        self._inputs: deque[tuple[NDArray[np.uint8], Inferred]] = deque()
 
     def add(self, prepared: Prepared) -> Iterator[Result]:
         """Take one frame; give the results that are ready."""
-        waiting = _Waiting(prepared)
+        yield from map(self.judge, self.take(prepared))
+
+    def flush(self) -> Iterator[Result]:
+        """Give all results that are left."""
+        yield from map(self.judge, self.rest())
+
+    def take(self, prepared: Prepared) -> Iterator[Inferred]:
+        """Take one frame; give those that can be judged."""
+        waiting = Inferred(prepared)
         self._waiting.append(waiting)
         self._inputs.extend((one, waiting) for one in prepared.inputs)
         while len(self._inputs) >= self._batch:
@@ -196,8 +213,8 @@ class Inspector:
             self._run(len(self._inputs))
         yield from self._ready()
 
-    def flush(self) -> Iterator[Result]:
-        """Give all results that are left."""
+    def rest(self) -> Iterator[Inferred]:
+        """Infer what waits for a full batch; give all frames that are left."""
         self._run(len(self._inputs))
         yield from self._ready()
 
@@ -213,17 +230,18 @@ class Inspector:
             waiting.predictions.append(prediction)
             waiting.infer_ms += each
 
-    def _ready(self) -> Iterator[Result]:
+    def _ready(self) -> Iterator[Inferred]:
         while self._waiting and self._waiting[0].complete:
-            yield self._result(self._waiting.popleft())
+            yield self._waiting.popleft()
 
-    def _result(self, waiting: _Waiting) -> Result:
-        prepared = waiting.prepared
+    def judge(self, inferred: Inferred) -> Result:
+        """The result of one frame; may run in another thread than the model does."""
+        prepared = inferred.prepared
         begun = time.perf_counter()
         verdict, error = None, prepared.error
         if error is None:
             try:
-                verdict = self._verdict(prepared, waiting.predictions)
+                verdict = self._verdict(prepared, inferred.predictions)
             except (
                 Exception
             ) as problem:  # one frame's odd geometry must not stop a shift: it goes to the dead letters
@@ -242,7 +260,7 @@ class Inspector:
             started_at=prepared.started_at,
             finished_at=datetime.now(UTC),
             decode_ms=prepared.decode_ms,
-            infer_ms=waiting.infer_ms,
+            infer_ms=inferred.infer_ms,
             judge_ms=(time.perf_counter() - begun) * 1000,
         )
 

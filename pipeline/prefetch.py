@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from contextlib import closing, nullcontext
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,7 +25,8 @@ def prefetch(
     """Iterate `items` in a thread, at most `max_items` and `max_bytes` ahead, in order.
 
     One item that alone weighs more than `max_bytes` still passes. An exception of `items` is raised here, after the
-    items before it. Closing the generator ends the thread after the item it is working on.
+    items before it. Closing the generator ends the thread after the item it is working on, and closes `items`
+    there.
 
     Args:
         weigh: bytes that an item holds while it waits.
@@ -38,17 +40,20 @@ def prefetch(
     def work() -> None:
         nonlocal held, ended, failure
         try:
-            for item in items:
-                weight = weigh(item)
-                with change:
-                    while not stopped and ready and (len(ready) >= max_items or held + weight > max_bytes):
-                        change.wait()
-                    if stopped:
-                        return
-                    ready.append((item, weight))
-                    held += weight
-                    change.notify_all()
-                del item  # or it would live on here while the next one is made
+            with closing(items) if isinstance(items, Generator) else nullcontext():
+                for item in items:
+                    weight = weigh(item)
+                    with change:
+                        while (
+                            not stopped and ready and (len(ready) >= max_items or held + weight > max_bytes)
+                        ):
+                            change.wait()
+                        if stopped:
+                            return
+                        ready.append((item, weight))
+                        held += weight
+                        change.notify_all()
+                    del item  # or it would live on here while the next one is made
         except BaseException as error:
             failure = error  # raised where the items are used
         finally:

@@ -1,4 +1,4 @@
-"""The stages over a queue of frames: decode in one thread, infer and judge in another, answers in order."""
+"""The stages over a queue of frames: decode, infer and judge in a thread each, answers in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from dapo.errors import FrameError
-from pipeline.inspect import Inspector, Prepared, Preparer
+from pipeline.inspect import Inferred, Inspector, Prepared, Preparer
 from pipeline.ports import DROP, Frame, Result
 from pipeline.prefetch import prefetch
 from pipeline.stream.inbox import Inbox, Waiting
@@ -31,7 +31,7 @@ class Inspection:
         preparer: decodes and cuts.
         inspector: infers and judges.
         fetch: the image of a frame whose message only says where it lies; FrameError where it never will.
-        ahead: decoded frames that may wait for the model.
+        ahead: decoded frames that may wait for the model, and as many behind it for their judgement.
         stop: ends all waiting.
     """
 
@@ -46,22 +46,33 @@ class Inspection:
 
     def __call__(self, inbox: Inbox) -> Iterator[tuple[int, Result]]:
         """(epoch, result) of each frame until the inbox is closed and empty."""
+        inferred = prefetch(
+            self._inferred(inbox),
+            lambda item: item[1].prepared.weight,
+            max_items=self._ahead,
+            max_bytes=_AHEAD_BYTES,
+        )
+        with closing(inferred) as items:  # here, not by the garbage collector in whatever thread that runs
+            for epoch, one in items:
+                yield epoch, self._inspector.judge(one)
+
+    def _inferred(self, inbox: Inbox) -> Iterator[tuple[int, Inferred]]:
         epochs: deque[int] = deque()
         taken = 0
         ahead = prefetch(self._prepared(inbox), _weigh, max_items=self._ahead, max_bytes=_AHEAD_BYTES)
-        with closing(ahead) as items:  # here, not by the garbage collector in whatever thread that runs
+        with closing(ahead) as items:
             for item in items:
                 if item is None:
                     if taken < self._made:
                         continue  # told before they came; another None follows them
-                    results = self._inspector.flush()
+                    inferred = self._inspector.rest()
                 else:
                     epoch, prepared = item
                     taken += 1
                     epochs.append(epoch)
-                    results = self._inspector.add(prepared)
-                for result in results:
-                    yield epochs.popleft(), result
+                    inferred = self._inspector.take(prepared)
+                for one in inferred:
+                    yield epochs.popleft(), one
 
     def _prepared(self, inbox: Inbox) -> Iterator[tuple[int, Prepared] | None]:
         while True:

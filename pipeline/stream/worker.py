@@ -32,7 +32,8 @@ _LOG = logging.getLogger(__name__)
 # reads, and gets it back from a busy thread only after so long. With Python's 5 ms large frames come a tenth slower.
 SWITCH_INTERVAL_S = 0.001
 _IDLE_POLL_S = 0.2
-_BUSY_S = 0.02  # with frames in flight the log is looked at so often; a transaction that is due is not made to wait
+# With frames in flight the log is looked at so often; a transaction that is due is not made to wait.
+_BUSY_S = 0.02
 _BEAT_S = 1.0
 _MAX_RECORDS = 100  # of one poll: how far the inbox may overshoot
 _MAX_TRANSACTION_BYTES = 4 * 2**20  # of messages: dead letters of large frames make it short

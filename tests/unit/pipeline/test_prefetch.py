@@ -74,3 +74,19 @@ def test_closing_ends_the_thread() -> None:
     next(numbers)
     numbers.close()
     assert threading.active_count() == before
+
+
+def test_closing_closes_what_is_iterated_in_its_own_thread() -> None:
+    closed: list[str] = []
+
+    def source() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(threading.current_thread().name)
+
+    numbers = prefetch(source(), lambda _: 1, max_items=2, max_bytes=100)
+    next(numbers)
+    numbers.close()
+    assert closed == ["prefetch"]

@@ -1,9 +1,10 @@
-"""Which frames go to the model together."""
+"""Which frames go to the model together, and what runs beside it."""
 
 from __future__ import annotations
 
 import threading
 
+from dapo.judge import judge
 from pipeline.decode import Limits
 from pipeline.inspect import Inspector, Preparer
 from pipeline.stream.inbox import Inbox
@@ -44,15 +45,19 @@ class Busy(FakeInfer):
         return super().infer(images, products)
 
 
-def test_what_came_while_the_model_was_busy_goes_to_it_at_once():
-    inbox, model = Told(), Busy()
-    stages = Inspection(
+def stages_of(model, batch=8):
+    return Inspection(
         Preparer(PACK, 64, Limits()),
-        Inspector(model, PACK, batch=8),
+        Inspector(model, PACK, batch=batch),
         fetch=lambda given: given.data,
         ahead=16,
         stop=threading.Event(),
     )
+
+
+def test_what_came_while_the_model_was_busy_goes_to_it_at_once():
+    inbox, model = Told(), Busy()
+    stages = stages_of(model)
     found = []
     thread = threading.Thread(target=lambda: found.extend(stages(inbox)), daemon=True)
     thread.start()
@@ -65,3 +70,25 @@ def test_what_came_while_the_model_was_busy_goes_to_it_at_once():
     thread.join(10)
     assert model.calls == [1, 3]
     assert [result.frame.frame_id for _, result in found] == ["f0", "f1", "f2", "f3"]
+
+
+def test_the_model_does_not_wait_for_a_judgement(monkeypatch):
+    inbox, model, asked_again = Told(), FakeInfer(PACK), threading.Event()
+
+    def infer(images, products):
+        if model.calls:
+            asked_again.set()
+        return FakeInfer.infer(model, images, products)
+
+    def slow(*arguments):
+        assert asked_again.wait(10), "the model stood while a frame was judged"
+        return judge(*arguments)
+
+    stages = stages_of(model, batch=2)
+    monkeypatch.setattr(model, "infer", infer)
+    monkeypatch.setattr("pipeline.inspect.judge", slow)
+    for number in range(4):
+        inbox.put(frame(f"f{number}", encoded(surface(number)), camera_id="c"), 0)
+    inbox.close()
+    found = [result for _, result in stages(inbox)]
+    assert [(result.frame.frame_id, result.error) for result in found] == [(f"f{n}", None) for n in range(4)]
