@@ -65,13 +65,13 @@ def record_batch(rows: Sequence[AnyRow]) -> pa.RecordBatch:
         # One conversion of whole rows: three times as fast as one a column. What is missing becomes null: `_require` says so.
         table = pa.array([vars(row) for row in rows], contract.struct)
         batch = pa.RecordBatch.from_struct_array(table).replace_schema_metadata(contract.schema.metadata)
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
         raise SchemaError(f"a value does not fit its column: {error}") from error
     # Asking Arrow takes longer than all else here, and most rows have nothing nested.
     for name in contract.required:
         if any(getattr(row, name) is None for row in rows):
             raise _missing(name)
-    if any(getattr(row, name) not in (None, ()) for name in contract.nested for row in rows):
+    if any(_filled(getattr(row, name)) for name in contract.nested for row in rows):
         _require(batch, contract)
     return batch
 
@@ -162,6 +162,10 @@ def _complete(values: pa.Array, column: pa.Field, name: str) -> None:
         for inner in column.type:
             if inner.name in present:
                 _complete(filled.field(inner.name), inner, f"{name}.{inner.name}")
+
+
+def _filled(value: Any) -> bool:
+    return value is not None and (isinstance(value, dict) or len(value) > 0)
 
 
 def _missing(name: str) -> SchemaError:

@@ -70,12 +70,12 @@ class KafkaLog:
             session_timeout_ms=_SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=_HEARTBEAT_MS,
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
-            fetch_max_wait_ms=500,
+            fetch_max_wait_ms=100,  # a broker is asked once at a time: what an idle partition waits for holds up the others
         )
         try:
             # First, so that the first joining knows the topic's partitions: else a second would follow at once.
             self._consumer.subscribe([topic], listener=_Listener(self))
-            if topic not in self._consumer.topics():
+            if not self._exists(topic):
                 raise LogRefused(
                     f"topic {topic}: the broker has none, or none that this user may see."
                     " Make it with 'dapo topics create', or check the ACLs (deploy/acl)."
@@ -84,6 +84,12 @@ class KafkaLog:
         except BaseException:
             self._consumer.close(autocommit=False, timeout_ms=int(_CLOSE_S * 1000))
             raise
+
+    def _exists(self, topic: str) -> bool:
+        try:
+            return topic in self._consumer.topics()
+        except (kafka_errors.UnknownTopicOrPartitionError, kafka_errors.TopicAuthorizationFailedError):
+            return False  # of our own subscription, whose answer may come first
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
         """See `pipeline.ports.Log`. Deleted records are added to `losses`, and reading goes on behind them."""

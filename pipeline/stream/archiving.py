@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -32,7 +32,10 @@ from schemas.results import ResultRow
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
-_HOLD_S = 0.5  # between two looks at a paused log
+_HOLD_S = 0.5  # of a look at a paused log
+_BESIDE_S = (
+    0.05  # the same while a slice is archived; without a gap, in which the end of a joining would be missed
+)
 # Of archiving between two commits: a rebalance or a kill costs no more than that, and a stop waits no longer.
 _SLICE_S = 10.0
 _BEAT_S = 1.0
@@ -85,7 +88,11 @@ class ArchiveMetrics:
         self.oldest = Gauge(
             "dapo_archive_oldest_seconds", "age of the oldest result read and not archived", registry=own
         )
-        self.waiting = Gauge("dapo_archive_waiting", "1 while the store is waited for", registry=own)
+        self.waiting = Gauge(
+            "dapo_archive_waiting",
+            "1 while the store, or the broker for a frame, is waited for",
+            registry=own,
+        )
         for kind in Problem:
             self.problems.labels(kind.value)
 
@@ -144,7 +151,7 @@ class Archiving:
         """What keeps this process from being ready, by name."""
         if time.monotonic() - self._turned > _STILL_S:
             return {"broker": "no turn within the last seconds: the broker is waited for"}
-        return {"store": self._away} if self._away else {}
+        return {"store or broker": self._away} if self._away else {}
 
     def _poll(self, timeout_s: float, max_records: int) -> list[Record]:
         found = self._log.poll(timeout_s, max_records)
@@ -211,6 +218,7 @@ class Archiving:
                 self._poll(_HOLD_S, 1)  # keeps the membership; paused, it gives nothing
             self._log.resume()
             if self._stop.is_set() or self._log.epoch != self._epoch:
+                self._waits_for("")
                 return None
         return None
 
@@ -231,8 +239,8 @@ class Archiving:
         """Archive in the other thread; this one polls the paused log meanwhile, else the group takes it for hung."""
         doing = self._hand.submit(lambda: self._archiver.archive(items))
         self._log.pause()
-        while not wait([doing], _HOLD_S).done:
-            self._poll(_POLL_S, 1)
+        while not doing.done():
+            self._poll(_BESIDE_S, 1)
         self._log.resume()
         return doing.result()
 

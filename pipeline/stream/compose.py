@@ -29,7 +29,7 @@ from pipeline.rows import Configuration
 from pipeline.settings import Settings
 from pipeline.store.errors import OF_ONE_OBJECT, NotFound
 from pipeline.store.open import open_store
-from pipeline.stream.archiving import Archiving
+from pipeline.stream.archiving import ArchiveMetrics, Archiving
 from pipeline.stream.frames import REFERENCE
 from pipeline.stream.health import HealthServer
 from pipeline.stream.inspection import Fetch, Inspection
@@ -155,6 +155,16 @@ def archiving(
     with ExitStack() as held:
         held.callback(store.close)
         name = held.enter_context(Slot(own.group, slot)).name
+        metrics, loops = ArchiveMetrics(), list[Archiving]()
+
+        def missing() -> dict[str, str]:
+            return loops[0].missing() if loops else {"broker": "has not answered yet"}
+
+        if metrics_port is not None:
+            host = settings.worker.metrics_host
+            health = HealthServer(metrics_port, metrics.registry, missing, host)
+            held.callback(health.close)
+            say(f"metrics, /healthz and /readyz: http://{host}:{health.port}/")
         log = patiently(
             lambda: _open_log(settings, topics.results, own.group, name),
             stop,
@@ -165,13 +175,16 @@ def archiving(
         fetch = claims_of(store, settings.run.max_bytes)
         policy = Policy(own.near_margin, own.audit_rate, own.ok_per_day)
         loop = Archiving(
-            log, Archiver(store, policy), frames, fetch, batch=own.batch, batch_s=own.batch_s, stop=stop
+            log,
+            Archiver(store, policy),
+            frames,
+            fetch,
+            batch=own.batch,
+            batch_s=own.batch_s,
+            metrics=metrics,
+            stop=stop,
         )
-        if metrics_port is not None:
-            host = settings.worker.metrics_host
-            health = HealthServer(metrics_port, loop.metrics.registry, loop.missing, host)
-            held.callback(health.close)
-            say(f"metrics, /healthz and /readyz: http://{host}:{health.port}/")
+        loops.append(loop)
         say(f"archiver {own.group}-{name}: results of {topics.results} to s3://{store.bucket}/")
         yield loop
 

@@ -68,7 +68,9 @@ class HealthServer:
         try:
             self._server: WSGIServer = make_server(host, port, serve, _Server, _Quiet)
         except OSError as error:
-            raise SettingsError(f"worker.metrics_port: {port} can't be taken: {error.strerror}.") from error
+            raise SettingsError(
+                f"metrics port: {port} can't be taken: {error.strerror}. Give another."
+            ) from error
         self.port: int = self._server.server_port
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 

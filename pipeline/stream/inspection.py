@@ -58,7 +58,7 @@ class Inspection:
 
     def _inferred(self, inbox: Inbox) -> Iterator[tuple[int, Inferred]]:
         epochs: deque[int] = deque()
-        taken = 0
+        taken = self._made = 0
         ahead = prefetch(self._prepared(inbox), _weigh, max_items=self._ahead, max_bytes=_AHEAD_BYTES)
         with closing(ahead) as items:
             for item in items:

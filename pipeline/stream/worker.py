@@ -138,7 +138,9 @@ class Worker:
         self._due.clear()
         self._publish(everything=stopping)
         self._beat(stopping)
-        if self._in_flight and not records:
+        if (
+            self._in_flight and not records and not self._full()
+        ):  # it may have got full while others were committed
             self._due.wait(_BUSY_S)
 
     def _beat(self, stopping: bool) -> None:

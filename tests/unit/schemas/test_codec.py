@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -246,9 +247,17 @@ def test_a_null_in_a_foreign_stream_is_refused():
         decode(_rewritten(LabelRow, hollow), LabelRow)
 
 
-def test_a_value_of_the_wrong_type_is_refused():
+@pytest.mark.parametrize(
+    "other", [{"image_width": "wide"}, {"frame_id": "\ud800"}, {"defects": np.array(["none"], object)}]
+)
+def test_a_value_that_does_not_fit_is_refused(other):
     with pytest.raises(SchemaError, match="does not fit its column"):
-        encode([replace(rows()[0], image_width="wide")])
+        encode([replace(rows()[0], **other)])
+
+
+def test_rows_may_come_with_numpy_arrays():
+    defects = np.array(rows()[0].defects, object)
+    assert encode([replace(rows()[0], defects=defects)]) == encode([rows()[0]])
 
 
 def test_no_rows_are_refused():

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from kafka.errors import KafkaError
 
+from dapo.errors import ServiceUnavailable
 from pipeline.archive.archiver import Archiver
 from pipeline.archive.policy import Policy
 from pipeline.ports import Message, Record
 from pipeline.rows import Configuration
+from pipeline.settings import load
 from pipeline.store.errors import StoreError
 from pipeline.stream.archiving import Archiving
+from pipeline.stream.compose import archiving
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
 from pipeline.testing import DAY, MemoryBroker, MemoryLog, MemoryStore, encoded, small_pack, surface
@@ -311,7 +319,7 @@ def test_a_store_that_is_away_is_told_and_so_is_its_return(monkeypatch):
     assert "broker" in loop.missing()
     thread = threading.Thread(target=loop.run, daemon=True)
     thread.start()
-    until(lambda: "store" in loop.missing())
+    until(lambda: "store or broker" in loop.missing())
     assert sample(loop, "waiting") == 1
     until(lambda: sample(loop, "oldest_seconds") > 0)
     plant.store.away = False
@@ -331,3 +339,46 @@ def test_an_image_that_is_not_what_was_inspected_is_counted():
     plant.add(0, sha="0" * 64)
     loop = plant.run(lambda loop: loop.archived.results == 1)
     assert sample(loop, "problems_total", kind="sha256-mismatch") == 1
+
+
+def test_what_was_waited_for_is_forgotten_with_the_results_that_needed_it():
+    """Another archiver has them now, and this one may have none for hours."""
+    plant, stop = Plant(4), threading.Event()
+    plant.store.away = True
+    log = MemoryLog(plant.broker, TOPICS.results, "archive")
+    loop = plant.loop(stop, log=log)
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    until(lambda: sample(loop, "waiting") == 1)
+    plant.broker.topics[TOPICS.results, 0].clear()
+    plant.broker.share("archive")
+    until(lambda: sample(loop, "waiting") == 0)
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_an_archiver_says_from_its_start_on_that_there_is_no_broker(tmp_path, monkeypatch):
+    def refused(*arguments):
+        raise KafkaError("no route")
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("pipeline.stream.compose.KafkaLog", refused)
+    store = {"store.endpoint": "127.0.0.1:1", "store.access_key": "a", "store.secret_key": "b"}
+    settings = load(store, environment={}).settings
+    stop, said = threading.Event(), []
+
+    def run() -> None:
+        with suppress(ServiceUnavailable), archiving(settings, "", stop, said.append, 0):
+            raise AssertionError("there is no broker")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    until(lambda: said)
+    with pytest.raises(urllib.error.HTTPError) as told:
+        urllib.request.urlopen(said[0].split(": ")[1] + "readyz", timeout=10)
+    with told.value as answer:
+        assert (answer.code, json.load(answer)["missing"]) == (503, {"broker": "has not answered yet"})
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
