@@ -17,7 +17,7 @@ from dapo.inspection import Prediction
 from pipeline.ports import Infer
 
 T = TypeVar("T")
-_FIRST_S, _LONGEST_S = 0.2, 2.0  # a server that comes back is noticed within seconds, and not by all at once
+_FIRST_S, _LONGEST_S = 0.2, 1.0  # a server that comes back is noticed within a second, and not by all at once
 
 
 def patiently(

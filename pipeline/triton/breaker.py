@@ -21,7 +21,7 @@ class CircuitBreaker:
     """
 
     def __init__(
-        self, failures: int = 5, pause_s: float = 2.0, clock: Callable[[], float] = time.monotonic
+        self, failures: int = 5, pause_s: float = 0.5, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._limit, self._pause_s, self._clock = failures, pause_s, clock
         self._failures = 0
