@@ -141,8 +141,10 @@ def streamed(settings: KafkaSettings, topics: Topics, count: int) -> float:
     log = KafkaLog(settings, topics.frames, group, "0")
     limits = Limits(max_frames=2 * BATCH, transaction_frames=BATCH)
     worker = Worker(log, null_stages, teller.tell, watcher, limits=limits, stop=stop)
-    threading.Timer(_WAIT_S, stop.set).start()
+    timer = threading.Timer(_WAIT_S, stop.set)
+    timer.start()
     worker.run()
+    timer.cancel()  # else the process would outlive its answer
     if watcher.done < count:
         raise SystemExit(f"only {watcher.done} of {count} frames in {_WAIT_S:.0f} s")
     return count / (watcher.ended - watcher.begun)

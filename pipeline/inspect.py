@@ -242,9 +242,7 @@ class Inspector:
         if error is None:
             try:
                 verdict = self._verdict(prepared, inferred.predictions)
-            except (
-                Exception
-            ) as problem:  # one frame's odd geometry must not stop a shift: it goes to the dead letters
+            except Exception as problem:  # one frame must not stop a shift: it goes to the dead letters
                 _LOG.exception("frame %s can't be judged", prepared.frame.frame_id)
                 text = f"The frame can't be judged ({type(problem).__name__}: {problem}). Report this with the frame."
                 error = ("judge", "internal", text)

@@ -62,7 +62,7 @@ def record_batch(rows: Sequence[AnyRow]) -> pa.RecordBatch:
         raise SchemaError(f"rows of {kind.__name__} and {', '.join(sorted(mixed))} in one stream")
     contract = CONTRACTS[kind]
     try:
-        # One conversion of whole rows: three times as fast as one a column. What is missing becomes null: `_require` says so.
+        # One conversion of whole rows: three times as fast as one a column. What is missing becomes null, and is refused below.
         table = pa.array([vars(row) for row in rows], contract.struct)
         batch = pa.RecordBatch.from_struct_array(table).replace_schema_metadata(contract.schema.metadata)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:

@@ -18,7 +18,7 @@ from pipeline.kafka.read import TopicReader
 from pipeline.kafka.whole import WholeKafkaLog
 from pipeline.settings import Settings, load
 from pipeline.stream.durations import hours
-from pipeline.stream.health import HealthServer
+from pipeline.stream.health import serve
 from pipeline.stream.joining import MAX_VIEWS, Joiner, Key
 from pipeline.stream.logs import structured
 from pipeline.stream.parts import ANY_PRODUCT, Parts, keys_of
@@ -116,11 +116,9 @@ def joining(
             remember=memory,
             stop=stop,
         )
-        if metrics_port is not None:
-            host = settings.worker.metrics_host
-            health = HealthServer(metrics_port, one.metrics.registry, one.missing, host)
-            held.callback(health.close)
-            errors.print(f"metrics, /healthz and /readyz: http://{host}:{health.port}/")
+        serve(
+            held, metrics_port, settings.worker.metrics_host, one.metrics.registry, one.missing, errors.print
+        )
         errors.print(f"parts: views of {topics.results} to {topics.parts}, each waits {timeout_s:g} s")
         yield one
 

@@ -27,15 +27,15 @@ from pipeline.archive.archiver import Archiver, Item, Problem, Report
 from pipeline.ports import Log, Record
 from pipeline.stream.frames import REFERENCE
 from pipeline.stream.patience import pauses
+from pipeline.stream.standing import Standing
 from schemas.codec import SchemaError, decode_results
 from schemas.results import ResultRow
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
 _HOLD_S = 0.5  # of a look at a paused log
-_BESIDE_S = (
-    0.05  # the same while a slice is archived; without a gap, in which the end of a joining would be missed
-)
+# The same while a slice is archived; without a gap, in which the end of a joining would be missed.
+_BESIDE_S = 0.05
 # Of archiving between two commits: a rebalance or a kill costs no more than that, and a stop waits no longer.
 _SLICE_S = 10.0
 _BEAT_S = 1.0
@@ -88,13 +88,23 @@ class ArchiveMetrics:
         self.oldest = Gauge(
             "dapo_archive_oldest_seconds", "age of the oldest result read and not archived", registry=own
         )
-        self.waiting = Gauge(
-            "dapo_archive_waiting",
-            "1 while the store, or the broker for a frame, is waited for",
-            registry=own,
-        )
+        self.waiting = Gauge("dapo_archive_waiting", "1 while a server is waited for", ["what"], registry=own)
         for kind in Problem:
             self.problems.labels(kind.value)
+
+    def beat(self, lag: int | None, oldest: datetime | None, waiting: str) -> None:
+        """Set the gauges.
+
+        Args:
+            oldest: when the oldest result that is read and not archived was written.
+            waiting: "store", "broker", or "" for nothing.
+        """
+        if lag is not None:
+            self.lag.set(lag)
+        age = (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
+        self.oldest.set(max(0.0, age))
+        for what in ("store", "broker"):
+            self.waiting.labels(what).set(what == waiting)
 
 
 class Archiving:
@@ -106,6 +116,7 @@ class Archiving:
         batch: results of one commit, at most.
         batch_s: how long a batch waits for more, from its first result on.
         slice_s: a batch that takes longer to archive is committed in slices of about this length.
+        standing: told of a store that is away.
     """
 
     def __init__(
@@ -119,6 +130,7 @@ class Archiving:
         batch_s: float = 5.0,
         slice_s: float = _SLICE_S,
         metrics: ArchiveMetrics | None = None,
+        standing: Standing | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._log, self._archiver, self._frames, self._fetch = log, archiver, frames, fetch
@@ -128,7 +140,7 @@ class Archiving:
         self.metrics = metrics or ArchiveMetrics()
         self._epoch = log.epoch
         self._oldest: datetime | None = None  # of the results that are read and not archived
-        self._away = ""  # why the store is waited for
+        self._standing = standing or Standing(self._stop, _LOG.warning)
         self._turned = self._beaten = float("-inf")
         self._hand = ThreadPoolExecutor(1, "archive")
 
@@ -151,18 +163,14 @@ class Archiving:
         """What keeps this process from being ready, by name."""
         if time.monotonic() - self._turned > _STILL_S:
             return {"broker": "no turn within the last seconds: the broker is waited for"}
-        return {"store or broker": self._away} if self._away else {}
+        return self._standing.missing()
 
     def _poll(self, timeout_s: float, max_records: int) -> list[Record]:
         found = self._log.poll(timeout_s, max_records)
         self._turned = now = time.monotonic()
         if now - self._beaten >= _BEAT_S:
             self._beaten = now
-            lag = self._log.lag()
-            if lag is not None:
-                self.metrics.lag.set(lag)
-            age = (datetime.now(UTC) - self._oldest).total_seconds() if self._oldest else 0.0
-            self.metrics.oldest.set(max(0.0, age))
+            self.metrics.beat(self._log.lag(), self._oldest, self._standing.waiting_for())
         return found
 
     def _collect(self) -> list[_Read]:
@@ -205,12 +213,11 @@ class Archiving:
         for pause in pauses():
             taken: list[Record] = []
             try:
-                report = self._beside(self._slice(batch, taken))
-                self._waits_for("")
+                with self._standing.asking("store"):
+                    report = self._beside(self._slice(batch, taken))
                 return (len(taken), report) if self._log.epoch == self._epoch else None
             except ServiceUnavailable as error:
                 self.archived.waits += 1
-                self._waits_for(str(error))
                 _LOG.warning("waiting: %s", error)
             self._log.pause()
             until = time.monotonic() + pause
@@ -218,13 +225,9 @@ class Archiving:
                 self._poll(_HOLD_S, 1)  # keeps the membership; paused, it gives nothing
             self._log.resume()
             if self._stop.is_set() or self._log.epoch != self._epoch:
-                self._waits_for("")
+                self._standing.forget("store")
                 return None
         return None
-
-    def _waits_for(self, why: str) -> None:
-        self._away = why
-        self.metrics.waiting.set(bool(why))
 
     def _slice(self, batch: Sequence[_Read], taken: list[Record]) -> Iterator[Item]:
         """Results of a batch until its time is over or `stop` is set, of one message at least; `taken`: whose were given."""

@@ -27,15 +27,15 @@ from pipeline.kafka.topics import TopicAdmin
 from pipeline.ports import Frame, Infer, ObjectStore
 from pipeline.rows import Configuration
 from pipeline.settings import Settings
-from pipeline.store.errors import OF_ONE_OBJECT, NotFound
+from pipeline.store.errors import OF_ONE_OBJECT, NotFound, StoreUnavailable
 from pipeline.store.open import open_store
 from pipeline.stream.archiving import ArchiveMetrics, Archiving
 from pipeline.stream.frames import REFERENCE
-from pipeline.stream.health import HealthServer
+from pipeline.stream.health import serve
 from pipeline.stream.inspection import Fetch, Inspection
 from pipeline.stream.ledger import Ledger
 from pipeline.stream.metrics import Metrics
-from pipeline.stream.patience import PatientInfer, patiently
+from pipeline.stream.patience import PatientInfer
 from pipeline.stream.slots import Slot
 from pipeline.stream.standing import NotedInfer, Standing
 from pipeline.stream.topics import Topics
@@ -77,12 +77,14 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
             realtime=realtime,
             waiting_for=standing.waiting_for,
         )
-        if own.metrics_port is not None:
-            health = HealthServer(
-                own.metrics_port, metrics.registry, lambda: _missing(ledger, standing), own.metrics_host
-            )
-            held.callback(health.close)
-            say(f"metrics, /healthz and /readyz: http://{own.metrics_host}:{health.port}/")
+        serve(
+            held,
+            own.metrics_port,
+            own.metrics_host,
+            metrics.registry,
+            lambda: _missing(ledger, standing),
+            say,
+        )
         with standing.beating(lambda: ledger.beat(0, None, None, stop.is_set())):
             standing.until("broker", lambda: check_topics(settings, topics, pack))
             beats = standing.until("broker", lambda: _open_beats(settings, topics.status, name))
@@ -155,21 +157,12 @@ def archiving(
     with ExitStack() as held:
         held.callback(store.close)
         name = held.enter_context(Slot(own.group, slot)).name
-        metrics, loops = ArchiveMetrics(), list[Archiving]()
-
-        def missing() -> dict[str, str]:
-            return loops[0].missing() if loops else {"broker": "has not answered yet"}
-
-        if metrics_port is not None:
-            host = settings.worker.metrics_host
-            health = HealthServer(metrics_port, metrics.registry, missing, host)
-            held.callback(health.close)
-            say(f"metrics, /healthz and /readyz: http://{host}:{health.port}/")
-        log = patiently(
-            lambda: _open_log(settings, topics.results, own.group, name),
-            stop,
-            lambda error: say(f"waiting: {error}"),
-        )
+        metrics, standing = ArchiveMetrics(), Standing(stop, say, _store_or_broker)
+        missing = standing.missing
+        serve(
+            held, metrics_port, settings.worker.metrics_host, metrics.registry, lambda: missing(), say
+        )  # what `missing` is by then
+        log = standing.until("broker", lambda: _open_log(settings, topics.results, own.group, name))
         frames = FrameReader(settings.kafka, topics.frames)
         held.callback(frames.close)
         fetch = claims_of(store, settings.run.max_bytes)
@@ -182,9 +175,10 @@ def archiving(
             batch=own.batch,
             batch_s=own.batch_s,
             metrics=metrics,
+            standing=standing,
             stop=stop,
         )
-        loops.append(loop)
+        missing = loop.missing
         say(f"archiver {own.group}-{name}: results of {topics.results} to s3://{store.bucket}/")
         yield loop
 
@@ -322,6 +316,11 @@ def named(settings: Settings) -> Callable[[str, ServiceUnavailable], str]:
         return who
 
     return name
+
+
+def _store_or_broker(who: str, error: ServiceUnavailable) -> str:
+    """What an archiver waits for: a frame that can't be read back is the broker's."""
+    return "store" if isinstance(error, StoreUnavailable) else "broker"
 
 
 def _missing(ledger: Ledger, standing: Standing) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -78,3 +78,22 @@ class HealthServer:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def serve(
+    held: ExitStack,
+    port: int | None,
+    host: str,
+    registry: CollectorRegistry,
+    ready: Ready,
+    say: Callable[[str], None],
+) -> None:
+    """Serve for as long as `held` holds, and say where. Nothing where `port` is None.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    if port is not None:
+        server = HealthServer(port, registry, ready, host)
+        held.callback(server.close)
+        say(f"metrics, /healthz and /readyz: http://{host}:{server.port}/")

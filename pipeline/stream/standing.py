@@ -57,9 +57,9 @@ class Standing:
                 self._away[who] = (self._name(who, error), str(error))
             raise
         except BaseException:
-            self._answered(who)
+            self.forget(who)
             raise
-        self._answered(who)
+        self.forget(who)
 
     def until(self, who: str, call: Callable[[], T]) -> T:
         """What `call` returns, tried for as long as it takes.
@@ -94,7 +94,8 @@ class Standing:
             ended.set()
             thread.join()  # so that two threads never beat at once
 
-    def _answered(self, who: str) -> None:
+    def forget(self, who: str) -> None:
+        """Nothing is wanted of it any more: it has answered, or what it was asked for is another's now."""
         with self._lock:
             self._away.pop(who, None)
 

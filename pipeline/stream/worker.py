@@ -103,7 +103,7 @@ class Worker:
         self._beaten = float("-inf")
         self._outbox: deque[_Done] = deque()
         self._lock = threading.Lock()
-        self._due = threading.Event()  # a transaction is, or its time may have come
+        self._due = threading.Event()  # set when the outbox gets full
         self._failure: BaseException | None = None
         self._paused = False
 
@@ -138,9 +138,8 @@ class Worker:
         self._due.clear()
         self._publish(everything=stopping)
         self._beat(stopping)
-        if (
-            self._in_flight and not records and not self._full()
-        ):  # it may have got full while others were committed
+        # The outbox may have got full while others were committed.
+        if self._in_flight and not records and not self._full():
             self._due.wait(_BUSY_S)
 
     def _beat(self, stopping: bool) -> None:
