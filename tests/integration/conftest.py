@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.native import KafkaServer, MinioServer, TritonServer, VersityServer
+from tests.integration.stream_line import Line
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,13 @@ def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServe
     """Another S3 server without buckets."""
     with VersityServer(tmp_path_factory.mktemp("versitygw")) as server:
         yield server
+
+
+@pytest.fixture
+def line(kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    """A deployment's topics, and its settings in the environment."""
+    made = Line(kafka.bootstrap)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    yield made
+    made.producer.close()

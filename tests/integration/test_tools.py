@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import random
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,131 +16,21 @@ import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from PIL import Image
-from rich.console import Console
 
 import pipeline.cli as cli
 from dapo.errors import LogRefused, ServiceUnavailable
 from dapo.pack_io import write_pack
-from pipeline.cli.parts import joining
-from pipeline.decode import Limits as FrameLimits
-from pipeline.inspect import Inspector, Preparer
-from pipeline.kafka.log import KafkaLog
 from pipeline.kafka.read import TopicReader
-from pipeline.kafka.topics import TopicAdmin
-from pipeline.kafka.whole import WholeKafkaLog
 from pipeline.ports import Message
-from pipeline.rows import Configuration
-from pipeline.settings import KafkaSettings, Settings, load
-from pipeline.stream.frames import write_frame
-from pipeline.stream.inspection import Inspection
-from pipeline.stream.ledger import Ledger
-from pipeline.stream.metrics import Metrics
-from pipeline.stream.parts import Parts
-from pipeline.stream.retention import Needs, plan
-from pipeline.stream.topics import Topics
-from pipeline.stream.verdicts import Teller
-from pipeline.stream.worker import Limits, Worker
-from pipeline.testing import DAY, FakeInfer, encoded, frame, small_pack, surface
-from schemas.codec import decode, decode_results, encode
-from schemas.ids import frame_key, result_id
+from pipeline.settings import KafkaSettings
+from pipeline.testing import DAY
+from schemas.codec import decode, encode
 from schemas.labels import LabelRow
-from schemas.parts import PartRow
-from schemas.results import ResultRow
 from schemas.rle import decode_mask
 from schemas.status import StatusRow
+from tests.integration.stream_line import PACK
 
-PACK = small_pack()
 DAPO = str(Path(sys.executable).with_name("dapo"))
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0, what: str = "") -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        threading.Event().wait(0.05)
-
-
-class Line:
-    """The topics of one deployment, and what feeds and inspects."""
-
-    def __init__(self, bootstrap: str) -> None:
-        prefix = f"t{uuid.uuid4().hex[:8]}"
-        self.environment = {
-            "DAPO_KAFKA__BOOTSTRAP": bootstrap,
-            "DAPO_KAFKA__PREFIX": prefix,
-            "DAPO_WORKER__GROUP": f"{prefix}-inspect",
-        }
-        self.settings: Settings = load(environment=self.environment).settings
-        self.topics = Topics(prefix)
-        self.prefix = prefix
-        admin = TopicAdmin(self.settings.kafka)
-        admin.create(plan(self.topics, PACK, Needs(partitions=3, single_broker=True)))
-        admin.close()
-        self.producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all")
-
-    def send(self, *messages: Message) -> None:
-        sent = [self.producer.send(m.topic, m.value, key=m.key, headers=list(m.headers)) for m in messages]
-        for future in sent:
-            future.get(timeout=30)
-
-    def feed(self, count: int, *, first: int = 0, camera: str = "cam-0", good: bool = True) -> None:
-        frames = [
-            frame(
-                f"{camera}/{number}",
-                encoded(surface(number, defect=number % 3 == 0)) if good else b"no image",
-                camera_id=camera, sequence=number, headers={"line_id": "l1", "part_id": f"part-{number}"},
-            )
-            for number in range(first, first + count)
-        ]  # fmt: skip
-        self.send(*(write_frame(one, self.topics.frames) for one in frames))
-
-    def work(self, rows: int) -> None:
-        """Run a worker until there are so many rows."""
-        stop = threading.Event()
-        preparer, inspector = Preparer(PACK, 64, FrameLimits()), Inspector(FakeInfer(PACK), PACK, batch=8)
-        stages = Inspection(preparer, inspector, fetch=lambda given: given.data, ahead=16, stop=stop)
-        log = KafkaLog(self.settings.kafka, self.topics.frames, self.settings.worker.group, "a")
-        ledger = Ledger(Metrics(), worker_id="w", configuration_hash=PACK.configuration_hash)
-        teller = Teller(self.topics, Configuration.of(PACK, "small"))
-        worker = Worker(log, stages, teller.tell, ledger, limits=Limits(), stop=stop)
-        thread = threading.Thread(target=worker.run)
-        thread.start()
-        try:
-            until(lambda: sum(count.frames for count in ledger.cameras.values()) >= rows, what=f"{rows} rows")
-        finally:
-            stop.set()
-            thread.join(30)
-        assert not thread.is_alive()
-
-    def records(self, topic: str):
-        with TopicReader(self.settings.kafka) as reader:
-            return list(reader.read(reader.span(topic)))
-
-    def results(self) -> list[ResultRow]:
-        return [row for record in self.records(self.topics.results) for row in decode_results(record.value)]
-
-    def parts(self) -> list[PartRow]:
-        return [row for record in self.records(self.topics.parts) for row in decode(record.value, PartRow)]
-
-    def view(self, part: int, view: int, views: int = 2) -> Message:
-        """A result as the worker writes it."""
-        key = frame_key(f"cam-{view}", str(part))
-        row = ResultRow(
-            result_id=result_id(key, "c"), frame_key=key, frame_id=str(part), camera_id=f"cam-{view}", part_id=str(part),
-            captured_at=DAY, started_at=DAY, finished_at=datetime.now(UTC), result_state="Completed", evaluation="OK",
-        )  # fmt: skip
-        return Message(
-            self.topics.results, f"cam-{view}".encode(), encode([row]), (("views_expected", b"%d" % views),)
-        )
-
-
-@pytest.fixture
-def line(kafka, monkeypatch) -> Iterator[Line]:
-    made = Line(kafka.bootstrap)
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
-    yield made
-    made.producer.close()
 
 
 @pytest.fixture
@@ -380,106 +264,3 @@ def test_labels_are_written_imported_once_and_listed(line, dapo, tmp_path):
     assert "3 labels" in out  # one was replaced
     assert "4 labels" in dapo("labels", "list", "--all")[1]
     assert "2 labels" in dapo("labels", "list", "--result", result)[1]
-
-
-@contextmanager
-def parts_running(line: Line, timeout_s: float = 30.0) -> Iterator[Parts]:
-    stop, errors = threading.Event(), Console(quiet=True)
-    with joining(line.settings, stop, f"{line.prefix}-parts", timeout_s, {}, "6h", 0, errors) as parts:
-        thread = threading.Thread(target=parts.run)
-        thread.start()
-        try:
-            yield parts
-        finally:
-            stop.set()
-            thread.join(30)
-            assert not thread.is_alive()
-
-
-def test_parts_are_told_once_with_the_worst_of_their_views(line):
-    for camera in ("cam-a", "cam-b"):
-        frames = [
-            frame(
-                f"{camera}/{n}", encoded(surface(n, defect=camera == "cam-b" and n == 1)), camera_id=camera,
-                headers={"part_id": f"p{n}", "views_expected": "2", "line_id": "l1"},
-            )
-            for n in range(6 if camera == "cam-a" else 4)
-        ]  # fmt: skip
-        line.send(*(write_frame(one, line.topics.frames) for one in frames))
-    line.work(10)
-    with parts_running(line, timeout_s=3.0) as parts:
-        until(lambda: parts.joined.parts == 6, what=str(parts.joined))
-        assert parts.missing() == {}
-    told = {row.part_id: row for row in line.parts()}
-    assert len(line.parts()) == 6
-    assert {name: row.views_seen for name, row in told.items()} == {
-        **dict.fromkeys(("p0", "p1", "p2", "p3"), 2),
-        "p4": 1,
-        "p5": 1,
-    }
-    assert {told[name].reason_code for name in ("p4", "p5")} == {"view-missing"}
-    assert told["p1"].defect_types != ()
-    line.send(*(record_as_message(line, "cam-a/4")))
-    with parts_running(line, timeout_s=1.0) as parts:
-        until(lambda: parts.joined.late == 1, what=str(parts.joined))
-    assert len(line.parts()) == 6
-
-
-def record_as_message(line: Line, frame_id: str) -> list[Message]:
-    """The message of a result once more: as a view that comes after its part's verdict."""
-    for record in line.records(line.topics.results):
-        if decode_results(record.value)[0].frame_id == frame_id:
-            return [Message(record.topic, record.key, record.value, record.headers)]
-    raise AssertionError(frame_id)
-
-
-def test_a_second_process_is_refused_and_the_first_goes_on(line):
-    line.send(line.view(0, 0))
-    with parts_running(line) as first:
-        until(lambda: first.joined.views == 1)
-        log = WholeKafkaLog(line.settings.kafka, line.topics.results, f"{line.prefix}-parts", "other")
-        second = Parts(log, line.topics.parts, lambda since: (), whole=log.whole)
-        with pytest.raises(LogRefused, match="stop the other"):
-            second.run()
-        line.send(line.view(0, 1))
-        until(lambda: first.joined.parts == 1, what=str(first.joined))
-    assert [row.views_seen for row in line.parts()] == [2]
-
-
-def test_parts_survive_kills_without_loss_or_doubling(line):
-    """kill -9 at random instants while results come; the successor rebuilds what was open."""
-    random_, count = random.Random(7), 120
-    command = [DAPO, "parts", "--group", f"{line.prefix}-parts", "--timeout", "60"]
-    environment = {**os.environ, **line.environment, "OMP_NUM_THREADS": "1"}
-    views = [(part, view) for part in range(count) for view in (0, 1)]
-    random_.shuffle(views)
-    fed = threading.Event()
-
-    def feed() -> None:
-        for part, view in views:
-            line.send(line.view(part, view))
-            threading.Event().wait(0.1)
-        fed.set()
-
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    try:
-        for kill in range(2):
-            told = len(line.parts())
-            until(lambda told=told: len(line.parts()) > told + 3, what=f"verdicts before kill {kill}")
-            threading.Event().wait(random_.random())
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=30)
-            process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-        until(lambda: fed.is_set() and len(line.parts()) >= count, 90, "all parts")
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=40)
-        assert process.returncode == 0, err.decode()
-    finally:
-        process.kill()
-        process.communicate()
-        feeder.join()
-    told = line.parts()
-    assert sorted(int(row.part_id) for row in told) == list(range(count))
-    assert {(row.evaluation, row.views_seen) for row in told} == {("OK", 2)}

@@ -2,116 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import uuid
-from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dapo.errors import LogRefused, SettingsError
 from pipeline.cli.parts import parse_views
 from pipeline.ports import Loss, Message
 from pipeline.stream.joining import MAX_VIEWS, Closed, Joiner, key_of
-from pipeline.stream.parts import Parts, keys_of
-from pipeline.testing import DAY, MemoryBroker, MemoryLog
-from schemas.codec import decode, encode
-from schemas.ids import frame_key, part_key, result_id
-from schemas.parts import PartRow
-from schemas.results import ResultRow
-
-RESULTS, PARTS = "test.results", "test.parts"
-TIMEOUT = 30.0
-
-
-def result(part="p1", view=0, *, evaluation="OK", state="Completed", **fields):
-    key = frame_key(f"camera-{view}", part or f"none-{view}")
-    given_ = {
-        "result_id": result_id(key, "c"), "frame_key": key, "frame_id": f"{part}/{view}", "camera_id": f"camera-{view}",
-        "line_id": "l1", "product_id": "bottle", "part_id": part, "result_state": state, "evaluation": evaluation,
-        "captured_at": DAY + timedelta(milliseconds=view), "started_at": DAY, "finished_at": DAY,
-        "configuration_hash": "c", **fields,
-    }  # fmt: skip
-    return ResultRow(**given_)
-
-
-class Clocked(MemoryBroker):
-    """A broker whose records are a second apart."""
-
-    def __init__(self, **partitions: int) -> None:
-        super().__init__(**partitions)
-        self.now = DAY
-
-    def write(self, message: Message) -> None:
-        before = {at: len(records) for at, records in self.topics.items()}
-        super().write(message)
-        self.now += timedelta(seconds=1)
-        for records in self.topics.values():
-            if records and before.get((records[-1].topic, records[-1].partition), 0) < len(records):
-                records[-1] = dataclasses.replace(records[-1], timestamp=self.now)
-
-
-class InDoubt(MemoryLog):
-    """A log whose commits may be carried out although they are reported as undone."""
-
-    carried_out = 0
-
-    def poll(self, timeout_s, max_records):
-        return super().poll(0, max_records)
-
-    def commit(self, messages, consumed):
-        if not self.carried_out or self.failing:
-            return super().commit(messages, consumed)
-        self.carried_out -= 1
-        assert super().commit(messages, consumed)
-        self.epoch += 1
-        self._start_over(list(self._positions))
-        return False
-
-
-class Line:
-    """A results topic, and whoever joins its parts."""
-
-    def __init__(self, partitions: int = 3, **options) -> None:
-        self.broker = Clocked(test_results=partitions, test_parts=2)
-        self.clock = 0.0
-        self.options = options
-        self.asked: list[object] = []
-        self.start()
-
-    def start(self, **options) -> None:
-        self.log = InDoubt(self.broker, RESULTS, "parts")
-        given_ = {"joiner": Joiner(TIMEOUT), "clock": lambda: self.clock, **self.options, **options}
-        self.parts = Parts(self.log, PARTS, self.published, **given_)
-
-    def kill(self) -> None:
-        self.log.close()
-        self.start()
-
-    def published(self, since):
-        self.asked.append(since)
-        return keys_of(record for record in self.broker.read(PARTS) if record.timestamp >= since)
-
-    def send(self, row: ResultRow, expected: int | None = 2, key: bytes | None = None) -> None:
-        headers = (("frame_key", row.frame_key.encode()),)
-        if expected is not None:
-            headers += (("views_expected", str(expected).encode()),)
-        self.broker.write(Message(RESULTS, key or (row.camera_id or "").encode(), encode([row]), headers))
-
-    def turns(self, count: int = 3) -> None:
-        for _ in range(count):
-            self.parts.turn()
-
-    def wait(self, seconds: float = TIMEOUT) -> None:
-        self.clock += seconds
-        self.turns()
-
-    @property
-    def told(self) -> list[PartRow]:
-        return [row for record in self.broker.read(PARTS) for row in decode(record.value, PartRow)]
+from pipeline.stream.parts import Parts
+from pipeline.testing import DAY, MemoryLog
+from schemas.codec import encode
+from schemas.ids import part_key
+from tests.unit.pipeline.stream.parts_line import PARTS, RESULTS, TIMEOUT, InDoubt, Line, result
 
 
 def test_a_part_with_all_its_views_gets_the_worst_of_them():
@@ -428,73 +333,3 @@ def test_parts_differ_by_line_product_and_job():
 def test_wrong_numbers_of_views_are_refused(text):
     with pytest.raises(SettingsError, match="--views"):
         parse_views([text])
-
-
-PARTS_SENT, VIEWS = 5, 3
-_PART = st.integers(0, PARTS_SENT - 1)
-STEP = st.one_of(
-    st.tuples(st.just("view"), _PART, st.integers(0, VIEWS - 1)),
-    st.tuples(st.just("all views"), _PART),
-    st.sampled_from([("turn",), ("turn",), ("kill",), ("undone",), ("in doubt",), ("rebalance",)]),
-    st.tuples(st.just("wait"), st.sampled_from([1.0, TIMEOUT])),
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(steps=st.lists(STEP, min_size=8, max_size=60), one_camera=st.booleans(), patient=st.booleans())
-def test_each_part_has_exactly_one_verdict_whatever_happens_in_between(steps, one_camera, patient):
-    """Views in any order, over any partitions, some twice; kills, undone and doubtful commits, rebalances, time."""
-    line = Line(partitions=3)
-    sent: set[tuple[int, int]] = set()
-    for step in steps:
-        match step:
-            case ("view", part, view):
-                _send(line, sent, part, [view], one_camera)
-            case ("all views", part):
-                _send(line, sent, part, range(VIEWS), one_camera)
-            case ("turn",):
-                line.parts.turn()
-            case ("kill",):
-                line.kill()
-            case ("undone",):
-                line.log.failing = 1
-            case ("in doubt",):
-                line.log.carried_out = 1
-            case ("rebalance",):
-                line.broker.share("parts")
-            case ("wait", seconds):
-                line.clock += min(seconds, 0.9 * (TIMEOUT - line.clock)) if patient else seconds
-        _check(line, sent)
-    line.turns(6)
-    if (
-        line.clock < TIMEOUT
-    ):  # nothing was late, so each part that has all its views is told, with all of them
-        whole = {f"p{part}" for part, _ in sent if all((part, view) in sent for view in range(VIEWS))}
-        assert {row.part_id for row in line.told} == whole
-    for _ in range(3):
-        line.kill()
-        line.turns()
-        line.wait(2 * TIMEOUT)
-    _check(line, sent)
-    assert {row.part_id for row in line.told} == {f"p{part}" for part, _ in sent}
-    ends = {at: len(records) for at, records in line.broker.topics.items() if at[0] == RESULTS}
-    assert {at: line.broker.offsets[("parts", at)] for at in ends} == ends
-
-
-def _send(line: Line, sent: set[tuple[int, int]], part: int, views: Iterable[int], one_camera: bool) -> None:
-    """A part's views lie in one partition or in several."""
-    for view in views:
-        line.send(result(f"p{part}", view), VIEWS, key=b"k" if one_camera else None)
-        sent.add((part, view))
-
-
-def _check(line: Line, sent: set[tuple[int, int]]) -> None:
-    told = line.told
-    assert len({row.part_key for row in told}) == len(told), "a part has two verdicts"
-    ours = {frame_key(f"camera-{view}", f"p{part}") for part, view in sent}
-    for row in told:
-        views = [view["frame_key"] for view in row.views]
-        assert len(set(views)) == len(views), "a frame counts twice"
-        assert set(views) <= ours
-        assert row.views_seen == VIEWS or line.clock >= TIMEOUT, "a view was called missing before its time"
-        assert row.evaluation == ("OK" if row.views_seen == VIEWS else "NotDecidable")
