@@ -25,6 +25,9 @@ _OTHER = ("DAPO_CONFIG", "DAPO_EVAL_DATA")
 SECRETS = frozenset(
     {"kafka.password", "store.access_key", "store.secret_key"}
 )  # never shown, not even where wrong
+# A secret may lie in a file instead, as containers are given theirs: DAPO_STORE__SECRET_KEY_FILE=/run/secrets/...
+SECRET_FILES = {f"{key}_file": key for key in SECRETS}
+_MAX_SECRET = 64 * 1024  # bytes
 
 
 def _split(value: Any) -> Any:
@@ -295,12 +298,32 @@ def _from_file(config: Path | None, environment: Mapping[str, str]) -> list[tupl
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, Any, str]]:
-    found = []
+    found: list[tuple[str, Any, str]] = []
     for name, value in sorted(environment.items()):
         if name.startswith(PREFIX) and name not in _OTHER:
-            key = name[len(PREFIX) :].lower().replace("__", ".")
-            found.append((key, value, f"environment {name}"))
+            key, origin = name[len(PREFIX) :].lower().replace("__", "."), f"environment {name}"
+            if key in SECRET_FILES:
+                key, value = SECRET_FILES[key], _secret(Path(value), origin)
+            if any(key == known for known, _, _ in found):
+                raise SettingsError(
+                    f"{origin}: {key} is given twice, as it is and as a file. Give one of them."
+                )
+            found.append((key, value, origin))
     return found
+
+
+def _secret(path: Path, origin: str) -> str:
+    """What a file holds, without the line's end that editors add."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_MAX_SECRET + 1).rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"{origin}: {path}: can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{origin}: {path}: is not UTF-8 text.") from error
+    if not text or len(text) > _MAX_SECRET or "\n" in text:
+        raise SettingsError(f"{origin}: {path}: expected one line with the secret.")
+    return text
 
 
 def shown(loaded: Loaded) -> list[tuple[str, str, str]]:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import urllib3
 from minio import Minio
-from minio.error import MinioException, S3Error
+from minio.error import MinioException
 
 from deploy.native.ports import HOST
 from deploy.native.progress import Progress
 from deploy.native.server import Server
 from deploy.native.tools import GO, run_tool
+from pipeline.store.minio_store import Endpoint, MinioStore
 
 _HEALTH_S = 2.0  # for one answer on loopback
 _KEY_BYTES = 20  # 160 random bits
@@ -73,13 +74,15 @@ class S3Server(Server):
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket where there is none of this name."""
+        ca_file = self.certs / "ca.crt" if self.certs else None
+        address = Endpoint(
+            self.endpoint, name, self.access_key, self.secret_key, tls=bool(ca_file), ca_file=ca_file
+        )
+        store = MinioStore(address)
         try:
-            self.client().make_bucket(name)
-        except (
-            S3Error
-        ) as error:  # asking first is not enough: versitygw says no to a bucket that it then refuses to make
-            if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-                raise
+            store.make_bucket()
+        finally:
+            store.close()
 
     def healthy(self) -> bool:
         try:

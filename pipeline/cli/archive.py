@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add `archive` with its commands."""
     group = typer.Typer(help="Archive images and results to the object store.", invoke_without_command=True)
     group.callback()(archive)
+    group.command("create")(create_command)
     group.command("prune")(prune_command)
     app.add_typer(group, name="archive")
 
@@ -61,6 +62,19 @@ def archive(
         )
         errors.print(f"{done.results} results seen, {kept}{unverified}, {done.problems} problems")
     return 0
+
+
+def create_command(
+    config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
+) -> None:
+    """Make the bucket where it is missing; one that is there stays as it is."""
+    settings = load(config=config).settings
+    store = open_store(settings.store)
+    try:
+        made = store.make_bucket()
+    finally:
+        store.close()
+    print(f"bucket {settings.store.bucket} {'made' if made else 'was there'}")
 
 
 def prune_command(

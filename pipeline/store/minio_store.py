@@ -27,7 +27,7 @@ from urllib3.response import BaseHTTPResponse
 
 from dapo.errors import SettingsError
 from pipeline.ports import Stored
-from pipeline.store.errors import Conflict, NotFound, ObjectDamaged, TooLarge, UploadDamaged
+from pipeline.store.errors import Conflict, NotFound, ObjectDamaged, StoreError, TooLarge, UploadDamaged
 from pipeline.store.faults import explained, refused
 from pipeline.store.names import SHA256, checked_key, checked_metadata, checked_prefix
 
@@ -39,6 +39,7 @@ _CONNECT_S = (
 _CHECKSUM = "x-amz-checksum-sha256"
 _METADATA = "x-amz-meta-"
 _SIGNED_FOR = timedelta(seconds=60)  # one request, and clocks that differ a little
+_OWN_BUCKET = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 _CONNECTIONS = 10  # kept alive; minio-py's own number
 
 
@@ -203,6 +204,24 @@ class MinioStore:
                 self._client.remove_object(self.bucket, key)
         except NotFound:
             return  # some servers say so; S3 does not
+
+    def make_bucket(self) -> bool:
+        """Make the bucket; False where it is there already.
+
+        Raises:
+            StoreUnavailable: the server is away.
+            StoreError: it refuses.
+        """
+        try:
+            with explained(f"{self._url}: make the bucket"):
+                self._client.make_bucket(self.bucket)
+        except StoreError as error:
+            # Asking first is not enough: versitygw says no to a bucket that it then refuses to make.
+            cause = error.__cause__
+            if not isinstance(cause, S3Error) or cause.code not in _OWN_BUCKET:
+                raise
+            return False
+        return True
 
     def close(self) -> None:
         """Close idle connections."""

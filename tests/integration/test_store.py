@@ -63,6 +63,19 @@ class TestVersitygw(OnServer):
         self.server = versitygw
 
 
+@pytest.mark.parametrize("kind", ["minio", "versitygw"])
+def test_a_bucket_is_made_where_it_is_missing_and_left_alone_where_it_is_there(kind, request):
+    server = request.getfixturevalue(kind)
+    store = open_bucket(server, f"made-{uuid.uuid4().hex[:12]}")
+    assert store.make_bucket()
+    store.put("a", b"1")
+    assert not store.make_bucket()
+    assert store.get("a") == b"1"
+    refused = MinioStore(Endpoint(server.endpoint, store.bucket, server.access_key, "wrong"))
+    with pytest.raises(StoreError, match=r"store\.secret_key"):
+        refused.make_bucket()
+
+
 # --- A server that comes and goes ------------------------------------------------------------------------------------
 
 

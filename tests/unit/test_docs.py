@@ -16,7 +16,7 @@ import typer
 from typer.main import get_command
 
 import pipeline.cli as cli
-from pipeline.settings import keys
+from pipeline.settings import SECRET_FILES, keys
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -155,7 +155,7 @@ def test_targets_and_modules_exist():
 
 
 def test_settings_exist():
-    known = {f"DAPO_{key.upper().replace('.', '__')}" for key in keys()}
+    known = {f"DAPO_{key.upper().replace('.', '__')}" for key in (*keys(), *SECRET_FILES)}
     for document in DOCUMENTS:
         named = set(re.findall(r"DAPO_[A-Z]+__[A-Z_]+", document.read_text(encoding="utf-8")))
         assert named <= known, document

@@ -90,3 +90,34 @@ def test_a_secret_is_not_shown_even_where_it_is_wrong(tmp_path):
             load(config=file, environment={})
         assert key in str(caught.value)
         assert "99887766" not in str(caught.value)
+
+
+def test_a_secret_may_lie_in_a_file(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("s3cret\n")
+    loaded = load(environment={"DAPO_STORE__SECRET_KEY_FILE": str(file)})
+    assert loaded.settings.store.secret_key.get_secret_value() == "s3cret"
+    assert loaded.origins["store.secret_key"] == "environment DAPO_STORE__SECRET_KEY_FILE"
+    assert not any("s3cret" in text for row in shown(loaded) for text in row)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "can't be read"), (b"", "one line"), (b"a\nb\n", "one line"), (b"\xff", "UTF-8")],
+)
+def test_a_secrets_file_that_holds_none_is_named(tmp_path, content, says):
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"DAPO_KAFKA__PASSWORD_FILE: {file}: .*{says}"):
+        load(environment={"DAPO_KAFKA__PASSWORD_FILE": str(file)})
+
+
+def test_a_secret_is_given_once_and_only_secrets_lie_in_files(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("x")
+    both = {"DAPO_KAFKA__PASSWORD": "y", "DAPO_KAFKA__PASSWORD_FILE": str(file)}
+    with pytest.raises(SettingsError, match=r"kafka\.password is given twice"):
+        load(environment=both)
+    with pytest.raises(SettingsError, match=r"unknown setting 'kafka\.username_file'"):
+        load(environment={"DAPO_KAFKA__USERNAME_FILE": str(file)})
