@@ -7,6 +7,7 @@ EXIF rotation is applied, alpha dropped, the first frame of an animation taken.
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,9 @@ _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 # The limit is ours (`Limits.max_pixels`), checked from the header. Pillow's own would warn below it.
 Image.MAX_IMAGE_PIXELS = None
-# Damaged input is told by the dead letter, not by OpenCV on stderr.
+# Damaged input is told by the dead letter, not by OpenCV or Pillow on stderr, a line for each new kind of damage.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class DecodeError(FrameError):

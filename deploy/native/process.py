@@ -41,12 +41,14 @@ class Process:
 
     def alive(self) -> bool:
         """Whether it still runs. A child that has ended is reaped here."""
-        with suppress(ChildProcessError):  # not our child, or reaped before: /proc knows
-            os.waitpid(self.pid, os.WNOHANG)
         found = _state(self.pid)
-        return (
-            found is not None and found[0] not in "ZX" and found[1] == self.started and _boot() == self.boot
-        )
+        if found is None or found[1] != self.started or _boot() != self.boot:
+            return False
+        if found[0] in "ZX":
+            with suppress(ChildProcessError):  # not our child, or reaped before
+                os.waitpid(self.pid, os.WNOHANG)
+            return False
+        return True
 
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal to its whole group; False: it runs no more, and nothing was sent."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
@@ -185,3 +187,15 @@ def test_whatever_the_bytes_the_answer_is_an_image_or_a_decode_error(
         return
     assert image.pixels.shape == (image.height, image.width, 3)
     assert image.width * image.height <= limits.max_pixels
+
+
+def test_a_damaged_frame_says_nothing_on_stderr(tmp_path):
+    picture = Image.new("RGB", (32, 32))
+    exif = (
+        b"Exif\0\0II*\0\x08\0\0\0\x05\0" + b"\x12\x01\x03\0\xff\xff\0\0\xff\xff\xff\x7f"
+    )  # cut off, sizes absurd
+    file = tmp_path / "damaged.jpg"
+    picture.save(file, exif=exif)
+    program = f"from pathlib import Path; from pipeline.decode import decode; decode(Path({str(file)!r}).read_bytes())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -45,6 +45,14 @@ def test_another_process_with_its_number_is_left_alone(sleeper, change):
     assert sleeper.alive()
 
 
+def test_one_that_ends_while_it_is_looked_at_leaves_no_zombie():
+    ended = spawn(["/bin/true"], {}, Path(os.devnull))
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has reaped it
+    assert not ended.alive()
+    with pytest.raises(ProcessLookupError):
+        Process.of(ended.pid)
+
+
 def test_a_number_that_nobody_has_is_nobody():
     ended = spawn(["/bin/true"], {}, Path(os.devnull))
     assert ended.wait(WAIT_S)
