@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
 
 from dapo.errors import SettingsError
 from dapo.pack import Pack
@@ -74,6 +73,8 @@ def upper_bound(alarms: int, frames: int) -> float:
     """
     if alarms >= frames:
         return 1.0
+    from scipy.stats import beta  # of the extra `model`: the commands of a machine without it must start too
+
     return float(beta.ppf(CONFIDENCE, alarms + 1, frames - alarms))
 
 

@@ -27,6 +27,7 @@ _EXTRAS = {
     "torchvision": "model",
     "sklearn": "train",
     "openvino": "model",
+    "scipy": "model",
 }
 
 
