@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export GOMP_SPINCOUNT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types format encoder chaos bench clean
+.PHONY: help setup demo test check lint types format encoder chaos compose-test bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,10 @@ KILLS ?= 200
 SEED ?= 1
 chaos: setup  ## kill servers and processes at random, count what is lost (KILLS=200 SEED=1; as root it fills a disk too)
 	$(BIN)/python -m tests.chaos.run --kills $(KILLS) --seed $(SEED) $(if $(filter 0,$(shell id -u)),--full-disk)
+
+compose-test: setup  ## build the docker compose demo, kill each container once, count (needs a Docker engine; deploy/check.sh)
+	deploy/check.sh
+	$(BIN)/python -m tests.compose.run
 
 bench: setup  ## every speed claim
 	$(BIN)/python -m benchmarks.types

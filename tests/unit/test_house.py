@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -17,7 +19,13 @@ MAY_IMPORT = {
     "triton_models": {"triton_models", "dapo"},
     "pipeline": {"pipeline", "dapo", "schemas", "triton_models"},
     "trainer": {"trainer", "dapo", "schemas", "pipeline"},
-    "deploy": {"deploy", "dapo", "pipeline", "triton_models"},
+    "deploy": {
+        "deploy",
+        "dapo",
+        "pipeline",
+        "triton_models",
+        "trainer",
+    },  # the demo's cameras draw the trainer's surfaces
 }
 OURS = {*MAY_IMPORT, "benchmarks", "tests"}
 
@@ -60,3 +68,17 @@ def test_every_package_of_the_node_tests_has_a_reason():
     records = "\n".join(path.read_text() for path in (ROOT / "docs" / "adr").glob("*.md"))
     for name in (*manifest.get("dependencies", {}), *manifest.get("devDependencies", {})):
         assert name in records, f"docs/adr says nothing of {name}"
+
+
+def test_the_base_alone_runs_a_stream_and_shows_every_command():
+    of_extras = ("torch", "torchvision", "open_clip", "openvino", "scipy", "sklearn")
+    program = f"""
+import sys
+for name in {of_extras}:
+    sys.modules[name] = None
+import deploy.demo.camera, pipeline.stream.compose
+from pipeline.cli import invoke
+sys.exit(invoke(["--help"]) or invoke(["types"]) or invoke(["worker", "--help"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

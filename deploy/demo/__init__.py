@@ -1,0 +1,1 @@
+"""The line that `docker compose up` starts: simulated cameras, and the prompt pack of their products."""
