@@ -95,7 +95,7 @@ def expressions() -> dict[str, str]:
     for panel in panels():
         found |= {f"{panel['title']} {target['refId']}": target["expr"] for target in panel["targets"]}
     for variable in dashboard()["templating"]["list"]:
-        metric, label = re.fullmatch(r"label_values\((\w+),\s*(\w+)\)", variable["query"]["query"]).groups()
+        ((metric, label),) = re.findall(r"^label_values\((\w+), *(\w+)\)$", variable["query"]["query"])
         found[f"${variable['name']}"] = f"sum by ({label}) ({metric})"
     return found
 
