@@ -60,7 +60,7 @@ chaos: setup  ## kill servers and processes at random, count what is lost (KILLS
 	$(BIN)/python -m tests.chaos.run --kills $(KILLS) --seed $(SEED) $(if $(filter 0,$(shell id -u)),--full-disk)
 
 compose-test: setup  ## build the docker compose demo, kill each container once, count (needs a Docker engine; deploy/check.sh)
-	deploy/check.sh
+	deploy/check.sh --other-ports
 	$(BIN)/python -m tests.compose.run
 
 bench: setup  ## every speed claim

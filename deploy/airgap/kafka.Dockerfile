@@ -14,6 +14,8 @@ RUN cd /build && mvn --batch-mode --no-transfer-progress $([ -z "$MAVEN_MIRROR" 
 
 FROM ${DEBIAN_IMAGE}
 ARG APT_MIRROR
+ARG CERTIFICATES=deploy/airgap/certificates
+COPY ${CERTIFICATES}/ /usr/local/share/ca-certificates/
 COPY deploy/images/prepare.sh /prepare.sh
 RUN sh /prepare.sh && apt-get update -q && apt-get install -y -q --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/kafka /opt/kafka

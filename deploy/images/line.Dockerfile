@@ -25,7 +25,8 @@ RUN python3 -m pip --python /opt/dapo/bin/python install --no-deps . \
 
 # Without the caches and manuals of the base, which a later layer could only hide.
 FROM ${PYTHON_IMAGE} AS base
-RUN rm -rf /var/cache/apt/* /var/lib/apt/lists/* /usr/share/doc/* /usr/share/man/* /usr/share/locale/*
+RUN rm -rf /var/cache/apt/* /var/lib/apt/lists/* /usr/share/man/* /usr/share/locale/* \
+    && find /usr/share/doc -type f ! -name copyright -delete
 
 FROM scratch
 COPY --from=base / /

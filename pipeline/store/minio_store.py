@@ -39,7 +39,7 @@ _CONNECT_S = (
 _CHECKSUM = "x-amz-checksum-sha256"
 _METADATA = "x-amz-meta-"
 _SIGNED_FOR = timedelta(seconds=60)  # one request, and clocks that differ a little
-_OWN_BUCKET = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
+_MAYBE_THERE = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists", "AccessDenied")
 _CONNECTIONS = 10  # kept alive; minio-py's own number
 
 
@@ -206,7 +206,7 @@ class MinioStore:
             return  # some servers say so; S3 does not
 
     def make_bucket(self) -> bool:
-        """Make the bucket; False where it is there already.
+        """Make the bucket; False where it is there already and this user may list it.
 
         Raises:
             StoreUnavailable: the server is away.
@@ -216,10 +216,15 @@ class MinioStore:
             with explained(f"{self._url}: make the bucket"):
                 self._client.make_bucket(self.bucket)
         except StoreError as error:
-            # Asking first is not enough: versitygw says no to a bucket that it then refuses to make.
+            # Asking first is not enough: versitygw says no to a bucket that it then refuses to make. Nor is the answer: a
+            # user with narrow rights may make none, and a name that exists may be somebody else's.
             cause = error.__cause__
-            if not isinstance(cause, S3Error) or cause.code not in _OWN_BUCKET:
+            if not isinstance(cause, S3Error) or cause.code not in _MAYBE_THERE:
                 raise
+            try:
+                next(self.list(), None)
+            except StoreError:
+                raise error from None
             return False
         return True
 

@@ -19,6 +19,17 @@ AIRGAP = ("docker-compose.yml", "airgap/docker-compose.yml")
 PUBLISHED = ("docker-compose.yml",)
 # What runs for as long as the line does, as the kill test visits them.
 SERVICES = ("camera-1", "camera-2", "mes", "archiver", "worker", "minio", "triton", "kafka")
+# Whatever .env or the shell say of a plant's own servers: the test must not touch those.
+_OWN = {
+    "KAFKA_BOOTSTRAP": "kafka:9092",
+    "TRITON_URL": "triton:8001",
+    "STORE_ENDPOINT": "minio:9000",
+    "STORE_BUCKET": "inspection",
+    "SECRETS": "./secrets",
+    "PACK": "./demo/demo.pack",
+    "LINE_IMAGE": "dapo-inspection/line:test",
+    "MODEL_IMAGE": "dapo-inspection/model:test",
+}
 _PORTS = ("KAFKA_PORT", "STORE_PORT", "STORE_CONSOLE_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
 
 
@@ -33,11 +44,14 @@ class Demo:
 
     def __init__(self, files: Sequence[str], profiles: Sequence[str], project: str = "dapo-test") -> None:
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-        self._command = ["docker", "compose", "--progress", "plain"]
+        # The project's name as an option: COMPOSE_PROJECT_NAME of the shell would win over every other way to say it.
+        self._command = ["docker", "compose", "--progress", "plain", f"--project-name={project}"]
         self._command += [f"--file={name}" for name in files] + [f"--profile={name}" for name in profiles]
         self._environment = {
-            **os.environ, "PROJECT": project, **{name: str(port) for name, port in self.ports.items()},
-        }  # fmt: skip
+            **{name: text for name, text in os.environ.items() if not name.startswith("COMPOSE_")},
+            **_OWN,
+            **{name: str(port) for name, port in self.ports.items()},
+        }
 
     def compose(self, *arguments: str, check: bool = True, echo: bool = False, seconds: float = 600) -> str:
         """Standard output of `docker compose ARGUMENTS`.
@@ -91,27 +105,36 @@ class Demo:
         config = json.loads(self.compose("config", "--format", "json"))
         return float(_inspect(config["services"][service]["image"])["Size"]) / 1e6
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float) -> float:
-        """Seconds until `condition` held.
+    def until(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
+        """Wait until `condition` holds.
 
         Raises:
             AssertionError: it did not in time; with what the containers printed last.
         """
-        begun = time.monotonic()
-        while not condition():
-            if time.monotonic() - begun > seconds:
-                raise AssertionError(
-                    f"after {seconds:.0f} s still not: {what}\n{self.compose('ps', '--all')}\n"
-                    + self.compose("logs", "--tail=20", "--no-color")
-                )
-            time.sleep(0.5)
-        return time.monotonic() - begun
+        if not self.soon(condition, seconds):
+            raise AssertionError(
+                f"after {seconds:.0f} s still not: {what}\n{self.compose('ps', '--all')}\n"
+                + self.compose("logs", "--tail=20", "--no-color")
+            )
 
-    def verdicts(self) -> int:
-        """How many verdicts the MES has, in the table that stands for its database."""
+    def soon(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Whether `condition` holds before the time is over; containers tell of nothing, so it is looked at twice a second."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.5)
+        return True
+
+    def verdicts(self) -> int | None:
+        """How many verdicts the MES has, in the table that stands for its database; None where it can't be asked now."""
         program = "import sqlite3; print(sqlite3.connect('seen.db').execute('SELECT count(*) FROM seen').fetchone()[0])"
         said = self.compose("exec", "-T", "mes", "python", "-c", program, check=False).strip()
-        return int(said) if said.isdigit() else 0
+        return int(said) if said.isdigit() else None
+
+    def has(self, count: int) -> bool:
+        """Whether the MES has so many verdicts."""
+        return (self.verdicts() or 0) >= count
 
     def printed(self) -> list[dict[str, Any]]:
         """The verdicts that the MES printed since its container was made."""

@@ -31,16 +31,24 @@ from tests.compose.demo import AIRGAP, DEPLOY, PUBLISHED, SERVICES, Demo, plain_
 
 _SURE = Policy(near_margin=0.0, audit_rate=0.0)  # what is kept whatever quotas and samples say
 _HEALTHY_S, _VERDICTS_S, _ARCHIVE_S = 180.0, 90.0, 120.0
+_MAY_BE_EMPTY = {
+    "Which alerts fire?",
+    "Are results late?",  # nobody promised a deadline
+    "What waits in the dead letters?",
+    "Which camera skips numbers?",
+}
 _FIRST = 40  # verdicts before anything is killed
 
 
 class Check:
-    """The whole of it, step by step; `found` is what the last line prints."""
+    """The whole of it, step by step; `found` is what the last line prints, `faults` what must not be."""
 
     def __init__(self, demo: Demo, console: Console) -> None:
         self._demo, self._console = demo, console
         self.found: dict[str, Any] = {"kills": {}}
+        self.faults: list[str] = []
         self._printed: Counter[str] = Counter()  # frame keys of the verdicts that the MES printed
+        self._images: set[str] = set()
 
     def build(self) -> None:
         begun = time.monotonic()
@@ -52,10 +60,10 @@ class Check:
         """From nothing to the first verdict, and on until all is well."""
         begun = time.monotonic()
         self._demo.compose("up", "--detach", "--no-build")
-        self._demo.until(lambda: self._demo.verdicts() > 0, "a first verdict", _HEALTHY_S)
+        self._demo.until(lambda: self._demo.has(1), "a first verdict", _HEALTHY_S)
         self.found["seconds_to_first_verdict"] = round(time.monotonic() - begun, 1)
         self._all_well()
-        self._demo.until(lambda: self._demo.verdicts() >= _FIRST, f"{_FIRST} verdicts", _VERDICTS_S)
+        self._demo.until(lambda: self._demo.has(_FIRST), f"{_FIRST} verdicts", _VERDICTS_S)
         self._say("up", f"first verdict after {self.found['seconds_to_first_verdict']} s")
 
     def kill_each(self) -> None:
@@ -64,41 +72,45 @@ class Check:
             self._demo.kill(service)
             self._all_well()
             seconds = round(time.monotonic() - begun, 1)
-            self._caught_up()
-            account = self._ledger()
+            account = self._caught_up()
             self.found["kills"][service] = 1
             self._say(f"killed {service}", f"well again after {seconds} s; {_short(account)}")
 
     def compare_archive(self) -> None:
-        """Once the cameras rest: everything that must be kept is kept, and the manifest has a row for each image."""
+        """With the cameras at rest: what must be kept is kept, the manifest has a row for each image, and none went away."""
         self._demo.compose("stop", "camera-1", "camera-2")
         self._caught_up()
-        wanted = {image_key_of(row, "png") for row in self._rows() if reason_to_keep(row, _SURE)}
-        self._demo.until(lambda: wanted <= self._archived()[0], "the archive is complete", _ARCHIVE_S)
-        images, listed = self._archived()
-        self.found |= {
-            "images": len(images),
-            "unarchived": len(wanted - images),
-            "images_without_row": len(images - listed),
-            "rows_without_image": len(listed - images),
-        }
-        self._say("archive", f"{len(images)} images, {len(wanted)} of them had to be kept")
+        wanted = {
+            image_key_of(row, "png") for row in self._rows() if reason_to_keep(row, _SURE)
+        } | self._images
+
+        def complete() -> bool:
+            images, listed = self._archived()
+            self.found |= {"images": len(images), "unarchived": len(wanted - images), "manifest": len(listed)}
+            self._images = images
+            return wanted <= images and images == listed
+
+        if not self._demo.soon(complete, _ARCHIVE_S):
+            self.faults.append(f"the archive: {self.found}")
+        self._say("archive", f"{self.found['images']} images, {len(wanted)} of them had to be kept")
+        self._demo.compose("start", "camera-1", "camera-2")
 
     def down_and_up(self) -> None:
         """Containers and network go, the volumes stay."""
         self._note_printed()
-        before = self._ledger()
+        before = self._demo.ledger()
         self._demo.compose("down")
         self._demo.compose("up", "--detach", "--no-build")
         self._all_well()
-        kept = self._ledger()
-        assert kept["frames"] >= before["frames"], f"{before['frames']} frames before, {kept['frames']} after"
-        known = self._demo.verdicts()
-        self._demo.until(lambda: self._demo.verdicts() >= known + _FIRST, "new verdicts", _VERDICTS_S)
-        self._say("down and up", _short(self._ledger()))
+        account = self._caught_up()
+        if account["frames"] < before["frames"]:
+            self.faults.append(f"{before['frames']} frames before 'down', {account['frames']} after 'up'")
+        known = self._demo.verdicts() or 0
+        self._demo.until(lambda: self._demo.has(known + _FIRST), "new verdicts", _VERDICTS_S)
+        self._say("down and up", _short(account))
 
     def watch(self) -> None:
-        """Every panel of the dashboard has something to show, and no alert fires that should not."""
+        """The rules are right, every panel can be filled, and nothing that healed by itself raised an alert."""
         rules = ("run", "--rm", "-T", "--no-deps", "--entrypoint=promtool", "prometheus")
         self._demo.compose(*rules, "check", "config", "/etc/prometheus/prometheus.yml")
         self._demo.compose(*rules, "test", "rules", "/etc/prometheus/rules_test.yml")
@@ -107,39 +119,46 @@ class Check:
         for panel in board["panels"]:
             expressions = [target["expr"] for target in panel.get("targets", ())]
             answered = [bool(self._demo.query(plain_query(expression))) for expression in expressions]
-            if expressions and not any(answered):
+            if expressions and not any(answered) and panel["title"] not in _MAY_BE_EMPTY:
                 empty.append(panel["title"])
-        firing = self._demo.query('ALERTS{alertstate="firing"}')
-        self.found |= {"panels": len(board["panels"]), "empty_panels": empty}
-        self.found["alerts"] = sorted(one["metric"]["alertname"] for one in firing)
-        self._say(
-            "metrics",
-            f"{len(board['panels'])} panels, without anything: {empty}; alerts {self.found['alerts']}",
-        )
+        raised = self._demo.query('max_over_time(ALERTS{alertstate="firing"}[1h])')
+        alerts = sorted({one["metric"]["alertname"] for one in raised})
+        self.found |= {"panels": len(board["panels"]), "empty_panels": empty, "alerts": alerts}
+        self.faults += [f"panels without anything: {empty}"] if empty else []
+        self.faults += [f"alerts: {alerts}"] if alerts else []
+        self._say("metrics", f"{len(board['panels'])} panels, without anything: {empty}; alerts: {alerts}")
 
     def end(self) -> None:
         """Count for the last time, with everything at rest."""
+        self.compare_archive()
         self._demo.compose("stop", "camera-1", "camera-2")
-        self._caught_up()
+        account = self._caught_up()
         self._note_printed()
-        account = self._ledger()
-        frames = int(account["frames"])
+        frames, verdicts = int(account["frames"]), self._demo.verdicts() or 0
+        # The example writes a verdict into its table before it prints it: a kill in between takes the line, not the verdict.
+        unprinted = frames - len(self._printed)
         self.found |= {
             "frames": frames,
-            "lost": max(0, frames - self._demo.verdicts()) + int(account["missing"]) + int(account["gaps"]),
+            "lost": abs(frames - verdicts)
+            + sum(int(account[name]) for name in ("waiting", "missing", "gaps")),
             "doubled": int(account["doubled"]) + self._printed.total() - len(self._printed),
+            "unprinted": unprinted,
             "balanced": account["balanced"],
         }
+        self.faults += [f"{name}: {self.found[name]}" for name in ("lost", "doubled") if self.found[name]]
+        self.faults += [] if account["balanced"] else ["the ledger does not balance"]
+        self.faults += (
+            [f"{unprinted} verdicts were never printed"] if unprinted > self.found["kills"]["mes"] else []
+        )
 
     def _all_well(self) -> None:
         self._demo.until(lambda: all(self._demo.well(name) for name in SERVICES), "all well", _HEALTHY_S)
 
-    def _caught_up(self) -> None:
-        """Every frame that is on the topic now has its verdict at the MES."""
-        frames = int(self._ledger()["frames"])
-        self._demo.until(lambda: self._demo.verdicts() >= frames, f"{frames} verdicts", _VERDICTS_S)
-
-    def _ledger(self) -> dict[str, Any]:
+    def _caught_up(self) -> dict[str, Any]:
+        """Wait until every frame that is on the topic now has its verdict at the MES; the ledger after it."""
+        account = self._demo.ledger()
+        frames = int(account["frames"]) + int(account["waiting"])
+        self._demo.until(lambda: self._demo.has(frames), f"{frames} verdicts", _VERDICTS_S)
         return self._demo.ledger()
 
     def _note_printed(self) -> None:
@@ -166,7 +185,7 @@ class Check:
             store.close()
 
     def _say(self, what: str, said: str) -> None:
-        self._console.print(f"{what:18s} {said}")
+        self._console.print(f"{what:18s} {said}", soft_wrap=True)
 
 
 def _short(account: dict[str, Any]) -> str:
@@ -196,11 +215,9 @@ def main() -> None:
     finally:
         if not options.keep:
             demo.compose("down", "--volumes", "--remove-orphans")
-    check.found["minutes"] = round((time.monotonic() - begun) / 60, 1)
+    check.found |= {"faults": check.faults, "minutes": round((time.monotonic() - begun) / 60, 1)}
     print(json.dumps(check.found))
-    raise SystemExit(
-        0 if check.found["lost"] == check.found["doubled"] == check.found["unarchived"] == 0 else 1
-    )
+    raise SystemExit(1 if check.faults else 0)
 
 
 if __name__ == "__main__":

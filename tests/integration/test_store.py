@@ -367,3 +367,10 @@ def test_minio_py_still_drops_conditions(minio: MinioServer) -> None:
     client: Minio = minio.client()
     client.put_object(store.bucket, "a", io.BytesIO(b"2"), 1, metadata={"If-None-Match": "*"})
     assert store.get("a") == b"2"
+
+
+@pytest.mark.parametrize("role", ["archiver", "worker"])
+def test_a_bucket_that_is_there_will_do_for_a_user_who_may_make_none(role: str, roles: Roles) -> None:
+    assert not roles.store(role).make_bucket()
+    with pytest.raises(StoreError, match="deploy/policies"):
+        roles.store(role, "no-such-bucket").make_bucket()
