@@ -21,7 +21,7 @@ ENGINE = '8000000000 4 /nowhere {"runc":{"path":"runc"}}'
 def check(tmp_path):
     """Runs it with a docker that says what the test wants; returns exit status and all that was printed."""
 
-    def run(*arguments, info=ENGINE, status=0, version="2.40.3", running="", **variables):
+    def run(*arguments, info=ENGINE, status=0, version="2.40.3", running="", built=False, **variables):
         docker = tmp_path / "docker"
         docker.write_text(
             "#!/bin/bash\n"
@@ -29,6 +29,7 @@ def check(tmp_path):
             f"'info --format') echo '{info}'; exit {status} ;;\n"
             f"'compose version') echo '{version}' ;;\n"
             f"'compose ps') echo '{running}' ;;\n"
+            f"'image inspect') exit {int(not built)} ;;\n"
             "esac\n"
         )
         docker.chmod(0o755)
@@ -127,3 +128,4 @@ def test_a_disk_that_is_too_full_is_said(check, tmp_path):
     status, said = check(info=ENGINE.replace("/nowhere", str(tmp_path)))
     assert status == 1
     assert "has 5 GB free, the demo needs 30 GB" in said
+    assert "the demo needs 10 GB" in check(info=ENGINE.replace("/nowhere", str(tmp_path)), built=True)[1]
