@@ -2,7 +2,7 @@
 
     python -m tests.compose.pictures --out docs/pictures      beside a demo started with the profile `metrics`
 
-The dashboard is drawn here because Grafana is in no package registry: titles, places, queries and units are those of
+The dashboard is drawn here because no Grafana was found among the package registries: titles, places, queries and units are those of
 deploy/grafana/dashboards/line.json, the looks are not Grafana's.
 """
 
