@@ -2,8 +2,8 @@
 
     python -m tests.compose.pictures --out docs/pictures      beside a demo started with the profile `metrics`
 
-The dashboard is drawn here because no Grafana was found among the package registries: titles, places, queries and units are those of
-deploy/grafana/dashboards/line.json, the looks are not Grafana's.
+The dashboard is drawn here because no Grafana was found among the package registries: titles, places, queries and
+units are those of deploy/grafana/dashboards/line.json, the looks are not Grafana's.
 """
 
 from __future__ import annotations
