@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -186,7 +187,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "dashboard.html"
         page.write_text(dashboard(options.prometheus))
-        browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        browser = ["chromium", "--headless", "--disable-gpu", "--hide-scrollbars"]
+        if os.geteuid() == 0:  # Chromium does not start its sandbox for root
+            browser.append("--no-sandbox")
         browser += [
             "--disable-background-networking",
             "--disable-component-update",
