@@ -174,7 +174,8 @@ class Log(Protocol):
         """Write all messages and the offsets after the consumed records, as one transaction.
 
         Returns False where it was undone: then nothing of it will ever be seen by a reader of committed messages, and
-        `epoch` has grown. May block while the broker is away.
+        `epoch` has grown. May block while the broker is away. Where it returns True, all of it is committed; `epoch` may
+        have grown all the same, since the group may move meanwhile.
 
         Raises:
             Fenced: another member writes under the same name; this one must end.

@@ -64,6 +64,11 @@ class Contract:
     # Kept, since asking Arrow for them takes longer than encoding a row.
 
     @cached_property
+    def head(self) -> bytes:
+        """What every stream of this contract begins with: the schema's message."""
+        return bytes(self.schema.serialize())
+
+    @cached_property
     def struct(self) -> pa.StructType:
         """A whole row as one type."""
         return pa.struct(list(self.schema))

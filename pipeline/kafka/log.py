@@ -35,6 +35,7 @@ _OFFSETS_TIMEOUT_MS = 10_000
 _ASK_ENDS_S = 5.0
 _ENDS_TIMEOUT_MS = 1_000
 _CLOSE_S = 5.0
+_AHEAD_S = 0.02  # of a poll beside a transaction: so much later at most its end is noticed
 _FETCH_BYTES = 32 * 2**20  # in one answer, over all partitions: bounds the consumer's own memory
 
 
@@ -60,6 +61,9 @@ class KafkaLog:
         self._topic = topic
         self._rewind = False
         self._paused = False
+        self._ahead: list[Record] = []  # read while a transaction was on its way, for the next poll
+        self._trouble: kafka_errors.KafkaError | None = None  # met at that, for the next poll too
+        self._behind = 0  # records to ask for beside a transaction; none where the last poll gave few
         self._ends: dict[TopicPartition, int] = {}  # as they were asked for, at:
         self._ends_asked = float("-inf")
         arguments = connection(settings, f"{group}-{slot}") | reading(settings.max_message_bytes)
@@ -97,24 +101,55 @@ class KafkaLog:
             self._start_at_committed()
         if not self._rewind:
             try:
-                found = self._poll(timeout_s, max_records)
+                found = self._taken_ahead() or self._poll(timeout_s, max_records)
             except kafka_errors.KafkaError as error:
                 self._survive(error)
             if not self._rewind:
+                self._behind = max_records if len(found) >= max_records // 2 else 0
                 return found
         # No position is sure yet; or the group moved within this poll, and what it gave may not be ours, or not be next.
         return []
 
+    def _poll_raw(self, timeout_s: float, max_records: int) -> list[Record]:
+        found = self._consumer.poll(int(timeout_s * 1000), max_records)
+        return [record_of(one) for records in found.values() for one in records]
+
     def _poll(self, timeout_s: float, max_records: int) -> list[Record]:
         try:
-            found = self._consumer.poll(int(timeout_s * 1000), max_records)
+            if self._trouble is not None:
+                trouble, self._trouble = self._trouble, None
+                raise trouble
+            return self._poll_raw(timeout_s, max_records)
         except kafka_errors.NoOffsetForPartitionError:
             self._start_at_committed()
             return []
         except kafka_errors.OffsetOutOfRangeError as error:
             self._skip_deleted(error)
             return []
-        return [record_of(one) for records in found.values() for one in records]
+
+    def _taken_ahead(self) -> list[Record]:
+        if self._paused:
+            return []
+        found, self._ahead = self._ahead, []
+        return found
+
+    def _read_ahead(self) -> bool:
+        """One short poll while a transaction is on its way; whether another may follow.
+
+        Under load a worker would else wait for the broker half of its time. What goes wrong is left to the next poll, when
+        no transaction is open; a group that moves takes with it what was read.
+        """
+        if not self._behind or self._ahead or self._trouble or self._rewind or self._paused:
+            return False
+        epoch = self.epoch
+        try:
+            found = self._poll_raw(_AHEAD_S, self._behind)
+        except kafka_errors.KafkaError as error:
+            self._trouble = error
+            return False
+        if self.epoch == epoch:
+            self._ahead = found
+        return not found and self.epoch == epoch
 
     def _survive(self, error: kafka_errors.KafkaError) -> None:
         """Start over after what may go better a moment later; all else would come again, at the same record."""
@@ -132,7 +167,7 @@ class KafkaLog:
             self._start_over()
             return False
         try:
-            self._transactions.commit(messages, consumed, membership)
+            self._transactions.commit(messages, consumed, membership, meanwhile=self._read_ahead)
             return True
         except ServiceUnavailable as error:
             _LOG.warning("transaction undone: %s", error)
@@ -156,7 +191,7 @@ class KafkaLog:
     def lag(self) -> int | None:
         """See `pipeline.ports.Log`. From the last fetch; while paused nothing is fetched, and the broker is asked."""
         ends = self._asked_ends() if self._paused else {}
-        waiting = 0
+        waiting = len(self._ahead)
         try:
             for at in self._consumer.assignment():
                 fetched, position = self._consumer.highwater(at), self._consumer.position(at, timeout_ms=0)
@@ -191,7 +226,7 @@ class KafkaLog:
 
     def moved(self, *, assigned: bool) -> None:
         """The group's assignment changed: what was read is read again by whoever holds it now."""
-        self.epoch += 1
+        self._forget()
         if assigned:
             # kafka-python keeps the position of a partition that stays here, and with it would pass over all that is
             # in flight and forgotten.
@@ -199,9 +234,14 @@ class KafkaLog:
             if self._paused:
                 self._consumer.pause(*self._consumer.assignment())
 
+    def _forget(self) -> None:
+        """All that was read since the last commit is read again."""
+        self.epoch += 1
+        self._ahead, self._trouble = [], None
+
     def _start_over(self) -> None:
         self._transactions.drop()
-        self.epoch += 1
+        self._forget()
         self._rewind = True
 
     def _start_at_committed(self) -> None:
@@ -240,7 +280,7 @@ class KafkaLog:
                 _LOG.error(
                     "%s: %d records were read, it holds %d: starting at its beginning", at, position, ends[at]
                 )
-                self.epoch += 1
+                self._forget()
                 self._seek_committed(self._consumer.assignment() - {at})
             self._consumer.seek(at, starts[at])
 

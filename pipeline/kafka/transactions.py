@@ -105,12 +105,15 @@ class Transactions:
         membership: Any,
         *,
         mark: str = "",
+        meanwhile: Callable[[], bool] = lambda: False,
     ) -> None:
         """Write messages and offsets as one transaction; opens a producer where there is none.
 
         Args:
             membership: of the group that the offsets are committed for: its metadata, or its name.
             mark: metadata of the offsets.
+            meanwhile: called in this thread again and again while the broker is waited for, until it says no; each call
+                short, since it is not cut short when the answer comes.
 
         Raises:
             ServiceUnavailable: it was undone or is in doubt; `open` settles it.
@@ -122,7 +125,9 @@ class Transactions:
         assert producer is not None
         places = {TopicPartition(*at): OffsetAndMetadata(offset, mark, -1) for at, offset in offsets.items()}
         try:
-            _within(_allowed_s(messages), lambda: _transaction(producer, messages, places, membership))
+            _within(
+                _allowed_s(messages), lambda: _transaction(producer, messages, places, membership), meanwhile
+            )
         except kafka_errors.KafkaError as error:
             self.drop()
             raise self._explained(error) from error
@@ -170,7 +175,7 @@ def _allowed_s(messages: Sequence[Message]) -> float:
     return min(_LONGEST_S, _COMMIT_S + sum(len(one.value) for one in messages) / _BYTES_PER_S)
 
 
-def _within(seconds: float, call: Callable[[], None]) -> None:
+def _within(seconds: float, call: Callable[[], None], meanwhile: Callable[[], bool]) -> None:
     """Run `call` in a thread and wait for it: kafka-python's transactional calls know no time-out of their own.
 
     Raises:
@@ -187,7 +192,10 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
         done.set()
 
     threading.Thread(target=run, name="transaction", daemon=True).start()
-    if not done.wait(seconds):
+    deadline = time.monotonic() + seconds
+    while not done.is_set() and time.monotonic() < deadline and meanwhile():
+        pass
+    if not done.wait(max(0.0, deadline - time.monotonic())):
         raise kafka_errors.KafkaTimeoutError(f"no answer within {seconds:g} s")
     if failed:
         raise failed[0]

@@ -72,6 +72,16 @@ def test_rows_survive_the_round_trip(kind, data):
     assert decode(encode(some), kind) == some
 
 
+@KINDS
+@given(data=st.data())
+def test_the_bytes_are_those_of_arrows_own_writer(kind, data):
+    some = data.draw(st.lists(any_rows(kind), min_size=1, max_size=3))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, CONTRACTS[kind].schema) as writer:
+        writer.write_batch(record_batch(some))
+    assert encode(some) == sink.getvalue().to_pybytes()
+
+
 @given(st.lists(any_rows(ResultRow), min_size=1, max_size=3))
 def test_defect_rows_carry_the_ids_of_their_result(some):
     flat = [row for result in some for row in defect_rows(result)]

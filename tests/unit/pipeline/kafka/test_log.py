@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +25,9 @@ class Consumer:
     def __init__(self, **arguments: Any) -> None:
         self.troubles: dict[str, deque[Exception]] = {}
         self.start, self.end, self.highest, self.at = 0, 0, 0, 0
+        self.written = 0  # records up to here are there to be polled
         self.asked_for_ends = 0
-        self.held = False
+        self.held = self.silent = False
 
     def fail(self, call: str, *errors: Exception) -> None:
         """Let the next calls of this name raise."""
@@ -45,7 +48,13 @@ class Consumer:
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
         self._happen("poll")
-        return {}
+        if self.silent:
+            return {}
+        first, self.at = self.at, min(self.at + max_records, max(self.at, self.written))
+        return {AT: [_record(offset) for offset in range(first, self.at)]} if self.at > first else {}
+
+    def group_metadata(self) -> Any:
+        return SimpleNamespace(generation_id=1)
 
     def committed(self, at: TopicPartition, timeout_ms: int) -> int:
         self._happen("committed")
@@ -69,20 +78,32 @@ class Consumer:
         self._happen("end_offsets")
         return dict.fromkeys(places, self.end)
 
-    def pause(self, *places: TopicPartition) -> None: ...
+    def pause(self, *places: TopicPartition) -> None:
+        self.silent = True
 
     def paused(self) -> set[TopicPartition]:
         return {AT}
 
-    def resume(self, *places: TopicPartition) -> None: ...
+    def resume(self, *places: TopicPartition) -> None:
+        self.silent = False
 
     def close(self, autocommit: bool, timeout_ms: int) -> None: ...
 
 
+def _record(offset: int) -> Any:
+    return SimpleNamespace(
+        topic=AT.topic, partition=0, offset=offset, key=None, value=b"", headers=(), timestamp=0
+    )
+
+
 class Transactions:
-    """Nothing is ever in doubt."""
+    """Nothing is ever in doubt; a commit takes as long as there is something to do meanwhile."""
 
     def __init__(self, settings: KafkaSettings, name: str) -> None: ...
+
+    def commit(self, *arguments: Any, meanwhile: Callable[[], bool]) -> None:
+        while meanwhile():
+            pass
 
     def open(self) -> None: ...
 
@@ -164,3 +185,62 @@ def test_the_lag_of_a_paused_log_is_asked_for_and_not_every_time(
     log.resume()
     consumer.highest = 70
     assert log.lag() == 60
+
+
+def offsets(log: KafkaLog, count: int) -> list[int]:
+    return [record.offset for record in log.poll(0, count)]
+
+
+def test_what_is_read_beside_a_transaction_is_given_next_and_in_order(
+    log: KafkaLog, consumer: Consumer
+) -> None:
+    consumer.written = 25
+    assert offsets(log, 10) == list(range(10))
+    assert log.commit([], {})
+    assert consumer.at == 20, "read while the broker was waited for"
+    consumer.highest = 25
+    assert log.lag() == 15, "what is read ahead still waits"
+    log.pause()
+    assert offsets(log, 10) == []
+    log.resume()
+    assert offsets(log, 10) == list(range(10, 20))
+    assert offsets(log, 10) == list(range(20, 25))
+
+
+def test_nothing_is_read_beside_a_transaction_where_little_waits(log: KafkaLog, consumer: Consumer) -> None:
+    consumer.written = 4
+    assert offsets(log, 10) == [0, 1, 2, 3]
+    consumer.written = 20
+    assert log.commit([], {})
+    assert consumer.at == 4
+
+
+def test_a_group_that_moves_beside_a_transaction_takes_with_it_what_was_read(
+    log: KafkaLog, consumer: Consumer
+) -> None:
+    consumer.written = 25
+    offsets(log, 10)
+    log.commit([], {})
+    log.moved(assigned=True)
+    assert offsets(log, 10) == list(range(3, 13)), "reading goes on at what is committed"
+
+
+def test_an_error_beside_a_transaction_is_left_to_the_next_poll(log: KafkaLog, consumer: Consumer) -> None:
+    consumer.written = 25
+    offsets(log, 10)
+    consumer.fail("poll", kafka_errors.GroupAuthorizationFailedError("group"))
+    assert log.commit([], {}), "the transaction itself went well"
+    assert log.epoch == 0
+    with pytest.raises(LogRefused):
+        log.poll(0, 10)
+
+
+def test_a_loss_beside_a_transaction_is_told_by_the_next_poll(log: KafkaLog, consumer: Consumer) -> None:
+    consumer.written = 25
+    offsets(log, 10)
+    consumer.start, consumer.end = 17, 25
+    consumer.fail("poll", kafka_errors.OffsetOutOfRangeError({AT: 10}))
+    assert log.commit([], {})
+    assert offsets(log, 10) == []
+    assert log.losses == [Loss(AT.topic, AT.partition, 10, 17)]
+    assert offsets(log, 10) == list(range(17, 25))
