@@ -220,6 +220,7 @@ class MemoryLog:
 
     Attributes:
         failing: this many next commits are undone, as by a broker that went away.
+        moving: while this many next commits are carried out the group moves, and gives the same partitions again.
     """
 
     def __init__(self, broker: MemoryBroker, topic: str, group: str = "test") -> None:
@@ -227,6 +228,7 @@ class MemoryLog:
         self.losses: list[Loss] = []
         self.topic = topic
         self.failing = 0
+        self.moving = 0
         self._broker, self._group = broker, group
         self._positions: dict[Partition, int] = {}
         self._paused = False
@@ -271,6 +273,9 @@ class MemoryLog:
                 self._broker.write(message)
             for at, offset in consumed.items():
                 self._broker.offsets[(self._group, at)] = offset
+            if self.moving:
+                self.moving -= 1
+                self.assigned(list(self._positions))
             return True
 
     def pause(self) -> None:

@@ -101,11 +101,11 @@ class KafkaLog:
             self._start_at_committed()
         if not self._rewind:
             try:
-                found = self._taken_ahead() or self._poll(timeout_s, max_records)
+                found = self._taken_ahead(max_records) or self._poll(timeout_s, max_records)
             except kafka_errors.KafkaError as error:
                 self._survive(error)
             if not self._rewind:
-                self._behind = max_records if len(found) >= max_records // 2 else 0
+                self._behind = max_records if len(found) >= max(1, max_records // 2) else 0
                 return found
         # No position is sure yet; or the group moved within this poll, and what it gave may not be ours, or not be next.
         return []
@@ -127,10 +127,10 @@ class KafkaLog:
             self._skip_deleted(error)
             return []
 
-    def _taken_ahead(self) -> list[Record]:
+    def _taken_ahead(self, max_records: int) -> list[Record]:
         if self._paused:
             return []
-        found, self._ahead = self._ahead, []
+        found, self._ahead = self._ahead[:max_records], self._ahead[max_records:]
         return found
 
     def _read_ahead(self) -> bool:
@@ -145,11 +145,12 @@ class KafkaLog:
         try:
             found = self._poll_raw(_AHEAD_S, self._behind)
         except kafka_errors.KafkaError as error:
-            self._trouble = error
+            if self.epoch == epoch:  # else of positions that are set anew
+                self._trouble = error
             return False
         if self.epoch == epoch:
             self._ahead = found
-        return not found and self.epoch == epoch
+        return not found  # a joining that has begun is gone on with: it ends in a rewind
 
     def _survive(self, error: kafka_errors.KafkaError) -> None:
         """Start over after what may go better a moment later; all else would come again, at the same record."""
@@ -162,6 +163,8 @@ class KafkaLog:
 
     def commit(self, messages: Sequence[Message], consumed: Mapping[Partition, int]) -> bool:
         """See `pipeline.ports.Log`. Takes seconds at most: a broker that is away undoes it."""
+        if self._consumer._coordinator.need_rejoin():
+            self._behind = 0  # joining now would end the membership that this transaction is committed under
         membership = self._consumer.group_metadata()
         if membership.generation_id < 0:  # put out of the group: the broker would not check such a membership
             self._start_over()
@@ -282,6 +285,8 @@ class KafkaLog:
                 )
                 self._forget()
                 self._seek_committed(self._consumer.assignment() - {at})
+            else:
+                continue  # it is there by now: a log that was short for a moment
             self._consumer.seek(at, starts[at])
 
     def _seek_committed(self, places: Iterable[TopicPartition]) -> None:

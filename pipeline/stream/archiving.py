@@ -193,7 +193,7 @@ class Archiving:
 
     def _keep(self, batch: Sequence[_Read]) -> None:
         """Archive a batch and commit it, slice by slice; what is not committed when this ends is read again."""
-        while batch and not self._stop.is_set():
+        while batch and not self._stop.is_set() and self._log.epoch == self._epoch:
             kept = self._patiently(batch)
             if kept is None:
                 return

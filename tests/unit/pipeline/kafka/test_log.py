@@ -27,7 +27,10 @@ class Consumer:
         self.start, self.end, self.highest, self.at = 0, 0, 0, 0
         self.written = 0  # records up to here are there to be polled
         self.asked_for_ends = 0
-        self.held = self.silent = False
+        self.held = self.silent = self.joining = False
+        self.within: Callable[[], None] = lambda: (
+            None
+        )  # what a poll brings with it, before it gives or raises
 
     def fail(self, call: str, *errors: Exception) -> None:
         """Let the next calls of this name raise."""
@@ -47,6 +50,7 @@ class Consumer:
         return {AT}
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+        self.within()
         self._happen("poll")
         if self.silent:
             return {}
@@ -55,6 +59,10 @@ class Consumer:
 
     def group_metadata(self) -> Any:
         return SimpleNamespace(generation_id=1)
+
+    @property
+    def _coordinator(self) -> Any:
+        return SimpleNamespace(need_rejoin=lambda: self.joining)
 
     def committed(self, at: TopicPartition, timeout_ms: int) -> int:
         self._happen("committed")
@@ -244,3 +252,51 @@ def test_a_loss_beside_a_transaction_is_told_by_the_next_poll(log: KafkaLog, con
     assert offsets(log, 10) == []
     assert log.losses == [Loss(AT.topic, AT.partition, 10, 17)]
     assert offsets(log, 10) == list(range(17, 25))
+
+
+def test_nothing_is_joined_beside_a_transaction(log: KafkaLog, consumer: Consumer) -> None:
+    consumer.written = 25
+    offsets(log, 10)
+    consumer.joining = True
+    assert log.commit([], {})
+    assert consumer.at == 10
+
+
+@pytest.mark.parametrize("error", [None, kafka_errors.OffsetOutOfRangeError({AT: 20})])
+def test_a_group_that_moves_within_the_poll_beside_a_transaction(
+    log: KafkaLog, consumer: Consumer, error: Exception | None
+) -> None:
+    consumer.written = 25
+    offsets(log, 10)
+    consumer.start = 7  # what is committed, 3, is deleted by now
+
+    def move() -> None:
+        consumer.within = lambda: None
+        log.moved(assigned=True)
+
+    consumer.within = move
+    if error is not None:
+        consumer.fail("poll", error)
+    assert log.commit([], {}), "it is committed all the same"
+    assert log.epoch == 1
+    assert log.losses == []
+    assert offsets(log, 10) == list(range(3, 13)), "the error was of positions that are no more"
+
+
+def test_a_log_that_was_short_for_a_moment_is_read_on_where_it_was(log: KafkaLog, consumer: Consumer) -> None:
+    consumer.start, consumer.end, consumer.written, consumer.at = 0, 30, 30, 20
+    consumer.fail("poll", kafka_errors.OffsetOutOfRangeError({AT: 20}))
+    assert offsets(log, 5) == []
+    assert (log.epoch, log.losses) == (0, [])
+    assert offsets(log, 5) == list(range(20, 25))
+
+
+def test_no_more_is_given_than_is_asked_for(log: KafkaLog, consumer: Consumer) -> None:
+    consumer.written = 25
+    offsets(log, 10)
+    log.commit([], {})
+    assert [offsets(log, 4), offsets(log, 4), offsets(log, 4)] == [
+        [10, 11, 12, 13],
+        [14, 15, 16, 17],
+        [18, 19],
+    ]

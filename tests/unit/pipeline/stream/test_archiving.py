@@ -181,6 +181,14 @@ def test_a_commit_that_is_undone_is_done_again_and_leaves_the_same_objects():
     assert len(plant.images()) == 6
 
 
+def test_a_group_that_moves_beside_a_commit_leaves_the_same_objects():
+    plant = Plant(6)
+    log = MemoryLog(plant.broker, TOPICS.results, "archive")
+    log.moving = 2
+    plant.run(done(plant, 6), log=log)
+    assert len(plant.images()) == 6
+
+
 def test_the_day_is_that_of_the_picture():
     plant = Plant(1)
     plant.run(done(plant, 1))

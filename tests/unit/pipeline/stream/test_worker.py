@@ -152,6 +152,16 @@ def test_a_transaction_that_is_undone_is_done_again():
     assert line.watching.forgotten > 0
 
 
+def test_a_group_that_moves_beside_a_transaction_doubles_nothing():
+    line = Line()
+    ids = line.send(30)
+    log = MemoryLog(line.broker, TOPICS.frames)
+    log.moving = 2
+    run(line, 30, log=log)
+    assert sorted(row.frame_id for row in line.rows()) == ids
+    assert line.watching.rows == 30
+
+
 def test_workers_that_come_and_go_lose_and_double_nothing():
     line = Line(partitions=6)
     ids = line.send(60)
