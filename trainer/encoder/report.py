@@ -28,9 +28,10 @@ from dapo.pack import Pack
 from dapo.pack_io import read_pack
 from dapo.predictor import Predictor
 from dapo.preprocess import resize
+from trainer.data.dataset import ProductData
+from trainer.data.open import open_dataset
 from trainer.encoder.heldout import write_heldout
 from trainer.evaluation.baselines import BASELINES, score
-from trainer.evaluation.dataset import ProductData, Words, find_products, read_product
 from trainer.evaluation.protocol import Outcome, figures, mean_figures, pack_for, predict
 
 METRICS = (
@@ -57,15 +58,15 @@ def by_baseline(name: str, size: int) -> Runner:
 
     def run(product: ProductData) -> list[Outcome]:
         outcomes = []
-        for item in product.items:
-            saliency = BASELINES[name](resize(item.image(), size)) / np.float32(255)
+        for sample in product.samples:
+            saliency = BASELINES[name](resize(sample.image(), size)) / np.float32(255)
             prediction = Prediction(
                 score(saliency),
                 saliency.astype(np.float16),
                 np.zeros(saliency.shape, np.uint16),
                 np.zeros(0, np.float32),
             )
-            outcomes.append(Outcome(item, prediction, None))
+            outcomes.append(Outcome(sample, prediction, None))
         return outcomes
 
     return run
@@ -77,9 +78,8 @@ def measure(run: Runner, data: Sequence[ProductData], size: int, *, types: bool)
     for product in data:
         outcomes = run(product)
         if not types:
-            outcomes = [Outcome(o.item, o.prediction, None) for o in outcomes]
-            product = ProductData(product.name, product.items, (), {})
-        found[product.name] = figures(product, outcomes, size, ())
+            outcomes = [Outcome(o.sample, o.prediction, None) for o in outcomes]
+        found[product.name] = figures(product, outcomes, size, (), types=types)
     return {**found, "mean": mean_figures(list(found.values()))}
 
 
@@ -135,8 +135,8 @@ def _cell(value: tuple[float, float] | None, several: bool) -> str:
 
 def load_tree(root: Path) -> list[ProductData]:
     """All products of a tree, with the built-in words."""
-    words = Words()
-    return [read_product(root, name, words) for name in find_products(root)]
+    data = open_dataset(str(root))
+    return [data.product(name).test for name in data.products()]
 
 
 def main() -> None:

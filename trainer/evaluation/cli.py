@@ -1,4 +1,4 @@
-"""`dapo evaluate`: a labelled tree in MVTec-AD layout against a prompt pack."""
+"""`dapo evaluate`: labelled images against a prompt pack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from dapo.vocabulary import slugify
 from pipeline.bundled import default_pack_path
 from pipeline.cli.terminal import errors
 from pipeline.settings import ModelSettings, load
-from trainer.evaluation.dataset import ProductData, Words, find_products, read_product
+from trainer.data.coco import Unannotated
+from trainer.data.dataset import ProductData, choose
+from trainer.data.open import Options, open_dataset
 from trainer.evaluation.table import markdown
 
 
@@ -30,12 +32,19 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def evaluate(
-        root: Path,
+        data: str = typer.Argument(
+            ..., help="Labelled images: a folder or file, or FORMAT:PATH (docs/data.md)."
+        ),
         protocol: str = typer.Option("default", "--protocol", help="paper or default scoring."),
         products: str = typer.Option(
             "", "--products", help="Some products, separated by commas; default: all."
         ),
-        types: Path | None = typer.Option(None, "--types", help="TOML file: folder name -> defect word."),
+        types: Path | None = typer.Option(
+            None, "--types", help="TOML file: name in the data -> defect word."
+        ),
+        unannotated: str = typer.Option(
+            "unlabelled", "--unannotated", help="What COCO images without annotation are: good or unlabelled."
+        ),
         pack: Path | None = typer.Option(None, "--pack", help="Prompt pack; default: the bundled one."),
         weights: Path | None = typer.Option(None, "--weights", help="Local file of the encoder's weights."),
         out: Path = typer.Option(Path("evaluation"), "--out", help="Folder for the tables."),
@@ -57,11 +66,18 @@ def register(app: typer.Typer) -> None:
         }
         settings = load(given, config).settings
         wanted = [name.strip() for name in products.split(",") if name.strip()]
-        names = Words(types)
-        data = [read_product(root, name, names) for name in find_products(root, wanted)]
+        if unannotated not in ("good", "unlabelled"):
+            raise SettingsError(f"--unannotated {unannotated}: expected 'good' or 'unlabelled'.")
+        given_as: Unannotated = "good" if unannotated == "good" else "unlabelled"
+        source = open_dataset(data, Options(words=types, unannotated=given_as))
+        found = [source.product(name) for name in choose(source.products(), wanted, data)]
+        for product in found:
+            if product.unlabelled:
+                errors().print(f"{product.name}: {product.unlabelled} frames are unlabelled, and left out")
+        tested = [product.test for product in found]
         base = read_pack(settings.pack.path or default_pack_path())
         with _writing(out):
-            result = _evaluate(data, base, protocol, settings.model, out, resume)
+            result = _evaluate(tested, base, protocol, settings.model, out, resume)
         print(json.dumps(result["mean"] | {"protocol": protocol, "pack": result["configuration_hash"]}))
 
 
@@ -87,7 +103,7 @@ def _evaluate(
     columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = errors()
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("images", total=sum(len(product.items) for product in data))
+        task = progress.add_task("images", total=sum(len(product.samples) for product in data))
         for product in data:
             note = out / f"{protocol}-{product.name}.json"
             key = _key(pack.configuration_hash, protocol, product)
@@ -98,7 +114,7 @@ def _evaluate(
                 kept = figures(product, outcomes, predictor.image_size, trained)
                 _write(note, json.dumps({"key": key, "figures": kept}, indent=1))
             else:
-                progress.advance(task, len(product.items))
+                progress.advance(task, len(product.samples))
             done[product.name] = kept
             for warning in _warnings(product, kept, pack):
                 console.print(f"{product.name}: {warning}")
@@ -133,10 +149,10 @@ def _warnings(product: ProductData, row: dict[str, Any], pack: Pack) -> list[str
     if unknown := [word for word in product.words if slugify(word) in untrained]:
         names = ", ".join(unknown)
         found.append(f"{pack.encoder.name} was not trained on: {names}. Such a word means 'some defect'")
-    absent = [word for word in product.labels.values() if word not in product.words]
+    absent = list(product.absent)
     absent += (row["multi_type"] or {}).get("absent_words", [])
     if absent:
-        found.append(f"listed, but in no test image, so skipped: {', '.join(sorted(absent))}")
+        found.append(f"listed, but in no test image, so skipped: {', '.join(sorted(set(absent)))}")
     if not product.has_good:
         found.append("no good images: no image metrics")
     if not product.has_masks:
@@ -145,15 +161,10 @@ def _warnings(product: ProductData, row: dict[str, Any], pack: Pack) -> list[str
 
 
 def _key(configuration: str, protocol: str, product: ProductData) -> str:
-    """Names what a result was computed from: pack, protocol, words, and every file by path, size and time."""
-    digest = hashlib.sha256(
-        f"{configuration} {protocol} {product.words} {sorted(product.labels.items())}".encode()
-    )
-    for item in product.items:
-        for path in (item.path, item.mask, item.types):
-            if path is not None:
-                stat = path.stat()
-                digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns} {item.word}\n".encode())
+    """Names what a result was computed from: pack, protocol, words, and every frame with its labels."""
+    digest = hashlib.sha256(f"{configuration} {protocol} {product.name} {product.words}".encode())
+    for sample in product.samples:
+        digest.update(sample.version().encode())
     return digest.hexdigest()
 
 

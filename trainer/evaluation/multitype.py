@@ -28,7 +28,9 @@ class MultiType:
         self._confusion = np.zeros((len(self.states), len(self.states)), np.int64)
 
     def add(self, probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> None:
-        """One image: probabilities [1+K, H, W], index of the true state [H, W]."""
+        """One image: probabilities [1+K, H, W], index of the true state [H, W]; what is below 0 is left out."""
+        known = truth >= 0
+        probabilities, truth = probabilities[:, known], truth[known]
         for state, counts in enumerate(self._counts):
             counts.add(probabilities[state], truth == state)
         predicted = probabilities.argmax(0)

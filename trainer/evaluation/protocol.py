@@ -24,8 +24,9 @@ from dapo.packing import type_vector
 from dapo.predictor import Predictor
 from dapo.preprocess import resize
 from dapo.vocabulary import slugify
+from trainer.data.dataset import ProductData
+from trainer.data.sample import GOOD, Sample
 from trainer.evaluation.aupro import aupro
-from trainer.evaluation.dataset import GOOD, Item, ProductData, type_labels
 from trainer.evaluation.metrics import Counts, tally, three
 from trainer.evaluation.multitype import MultiType
 
@@ -38,7 +39,7 @@ PAPER = Scoring(kind="paper", top_k_fraction=1.0, fuse_map=0.0, smoothing_sigma=
 class Outcome:
     """One test image as predicted: `states` [1+K, S, S] are the probabilities of the multi-type task."""
 
-    item: Item
+    sample: Sample
     prediction: Prediction
     states: NDArray[np.float32] | None
 
@@ -76,16 +77,16 @@ def predict(
     """All test images of a product, in order."""
     outcomes = []
     several = len(product.words) > 1 and product.has_masks
-    for first in range(0, len(product.items), BATCH):
-        items = product.items[first : first + BATCH]
-        images = np.stack([resize(item.image(), predictor.image_size) for item in items])
+    for first in range(0, len(product.samples), BATCH):
+        samples = product.samples[first : first + BATCH]
+        images = np.stack([resize(sample.image(), predictor.image_size) for sample in samples])
         features = predictor.features(images)
-        predictions = predictor.predictions(features, [product.name] * len(items))
-        states: Sequence[NDArray[np.float32] | None] = [None] * len(items)
+        predictions = predictor.predictions(features, [product.name] * len(samples))
+        states: Sequence[NDArray[np.float32] | None] = [None] * len(samples)
         if several:
             states = list(_states(predictor, features, predictions, product.name))
-        outcomes += [Outcome(*row) for row in zip(items, predictions, states, strict=True)]
-        advance(len(items))
+        outcomes += [Outcome(*row) for row in zip(samples, predictions, states, strict=True)]
+        advance(len(samples))
     return outcomes
 
 
@@ -111,22 +112,28 @@ def _states(
 
 
 def figures(
-    product: ProductData, outcomes: Sequence[Outcome], size: int, trained_words: Sequence[str]
+    product: ProductData,
+    outcomes: Sequence[Outcome],
+    size: int,
+    trained_words: Sequence[str],
+    *,
+    types: bool = True,
 ) -> dict[str, Any]:
     """Every metric of method section 5 for one product; None where the data has no say.
 
     Args:
         size: side of the maps and masks.
         trained_words: words of the pack's own tuning; any other is novel.
+        types: whether the predictions name types.
     """
     scores = np.array([outcome.prediction.score for outcome in outcomes])
-    defective = np.array([outcome.item.defective for outcome in outcomes])
+    defective = np.array([outcome.sample.defective for outcome in outcomes])
     result: dict[str, Any] = {
         "images": len(outcomes),
         "defective": int(defective.sum()),
         "image": three(tally(scores, defective)) if product.has_good and defective.any() else None,
         "pixel": None,
-        "types": type_accuracy(product, outcomes),
+        "types": type_accuracy(product, outcomes) if types else None,
         "multi_type": None,
     }
     if product.has_masks:
@@ -139,7 +146,7 @@ def figures(
 def _pixel(outcomes: Sequence[Outcome], size: int) -> dict[str, float | None]:
     counts, maps, masks = Counts(), [], []
     for outcome in outcomes:
-        mask = outcome.item.mask_at(size)
+        mask = outcome.sample.mask_at(size)
         if mask is None:
             continue
         anomaly = upsample(outcome.prediction.map.astype(np.float32), size, size).astype(np.float16)
@@ -154,7 +161,7 @@ def _multi_type(
 ) -> dict[str, Any]:
     task = MultiType([GOOD, *product.words])
     for outcome in outcomes:
-        truth = type_labels(outcome.item, product, size)
+        truth = outcome.sample.types_at(product.words, size)
         if truth is not None and outcome.states is not None:
             task.add(outcome.states, truth)
     seen = [word for word in product.words if word in trained_words]
@@ -170,13 +177,13 @@ def _multi_type(
 
 def type_accuracy(product: ProductData, outcomes: Sequence[Outcome]) -> dict[str, float | int] | None:
     """Share of defective images whose likeliest type is the true one, beside chance and the commonest type."""
-    truth = [outcome.item.word for outcome in outcomes if outcome.item.defective and outcome.item.word]
+    truth = [outcome.sample.word for outcome in outcomes if outcome.sample.defective and outcome.sample.word]
     if len(product.words) < 2 or not truth:
         return None
     said = [
         product.words[int(outcome.prediction.type_scores.argmax())]
         for outcome in outcomes
-        if outcome.item.defective and outcome.item.word
+        if outcome.sample.defective and outcome.sample.word
     ]
     commonest = max(truth.count(word) for word in set(truth))
     hits = sum(a == b for a, b in zip(truth, said, strict=True))

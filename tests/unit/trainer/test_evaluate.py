@@ -1,19 +1,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from dapo.errors import SourceError
 from dapo.handwritten import make_handwritten_pack
 from dapo.pack_io import read_pack, write_pack
 from dapo.testing import small_encoder
 from pipeline.cli import invoke
-from trainer.evaluation.dataset import Words, find_products, read_product, type_labels
+from tests.contract.dataset_trees import coco_polygons
 
 
 def picture(path, seed=0, mask=False):
@@ -49,102 +47,6 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr("dapo.packing.load_encoder", lambda *args, **options: encoder)
     monkeypatch.delenv("DAPO_PACK__PATH", raising=False)
     return path
-
-
-def test_folders_become_words(tree):
-    data = read_product(tree, "bottle", Words())
-    assert data.words == ("broken", "contamination")
-    assert [item.defective for item in data.items] == [True] * 6 + [False] * 3
-    assert find_products(tree) == ["bottle", "plain"]
-    mask = data.items[0].mask_at(20)
-    assert mask.shape == (20, 20)
-    assert mask[7, 13]
-    assert not mask[0, 0]
-    assert set(np.unique(type_labels(data.items[3], data, 20))) == {0, 2}
-
-
-def test_a_file_of_words_wins(tree, tmp_path):
-    file = tmp_path / "words.toml"
-    file.write_text('[words]\ncontamination = "dirt"\n[product.bottle.words]\nbroken_large = "shattered"\n')
-    assert read_product(tree, "bottle", Words(file)).words == ("shattered", "dirt")
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("[word]\na = 'b'", "unknown table 'word'"),
-        ("[words", "not valid TOML"),
-        (None, "can't be read"),
-        ("words = 3", r"\[words\]: expected lines such as"),
-        ("[words]\nscratch = 3", r"\[words\]: expected lines such as"),
-        ("[words]\nscratch = ' '", r"\[words\]: expected lines such as"),
-        ("product = 3", "expected tables"),
-        ("[product]\ncup = 3", r"\[product.cup.words\]: expected lines"),
-        ("[product.cup]\nwords = ['a']", r"\[product.cup.words\]: expected lines"),
-    ],
-)
-def test_a_wrong_file_of_words_says_what(tmp_path, text, says):
-    file = tmp_path / "words.toml"
-    if text:
-        file.write_text(text)
-    with pytest.raises(SourceError, match=says):
-        Words(file)
-
-
-def test_several_types_in_one_image_come_from_label_maps(tree):
-    (tree / "bottle" / "types.json").write_text('{"0": "background", "1": "mouse_bite", "2": "spur"}')
-    labels = np.zeros((40, 60), np.uint8)
-    labels[10:20, 30:40], labels[10:20, 40:50] = 1, 2
-    where = tree / "bottle" / "ground_truth_types" / "contamination"
-    where.mkdir(parents=True)
-    for index in range(3):
-        cv2.imwrite(str(where / f"{index:03d}_types.png"), labels)
-    data = read_product(tree, "bottle", Words())
-    assert data.words == ("broken", "mouse bite", "spur")
-    mixed = next(item for item in data.items if item.types)
-    assert mixed.word is None
-    assert set(np.unique(type_labels(mixed, data, 40))) == {0, 2, 3}
-
-
-def test_a_label_map_is_found_by_its_whole_name(tree):
-    """1.png is not described by 10_types.png, nor a[1].png by none at all."""
-    (tree / "bottle" / "types.json").write_text('{"1": "mouse_bite"}')
-    defects = tree / "bottle" / "test" / "contamination"
-    where = tree / "bottle" / "ground_truth_types" / "contamination"
-    where.mkdir(parents=True)
-    some = next(iter(sorted(defects.iterdir())))
-    for stem in ("1", "10", "a[1]"):
-        shutil.copy(some, defects / f"{stem}.png")
-        mask = tree / "bottle" / "ground_truth" / "contamination"
-        shutil.copy(next(iter(sorted(mask.iterdir()))), mask / f"{stem}_mask.png")
-    for stem in ("10", "a[1]"):
-        cv2.imwrite(str(where / f"{stem}_types.png"), np.ones((40, 60), np.uint8))
-    found = {item.path.stem: item.types for item in read_product(tree, "bottle", Words()).items}
-    assert found["1"] is None
-    assert [found[stem].name for stem in ("10", "a[1]")] == ["10_types.png", "a[1]_types.png"]
-
-
-def test_wrong_trees_name_file_and_expectation(tree, tmp_path):
-    with pytest.raises(SourceError, match="no such folder"):
-        find_products(tmp_path / "none")
-    with pytest.raises(SourceError, match="no product in it"):
-        find_products(tree / "bottle")
-    with pytest.raises(SourceError, match="Did you mean 'bottle'"):
-        find_products(tree, ["botle"])
-    lost = tree / "bottle" / "ground_truth" / "broken_large" / "001_mask.png"
-    lost.unlink()
-    with pytest.raises(SourceError, match=r"001\.png: has no mask.*001_mask\.png"):
-        read_product(tree, "bottle", Words())
-    lost.write_bytes(b"no picture")
-    item = next(i for i in read_product(tree, "bottle", Words()).items if i.mask == lost)
-    with pytest.raises(SourceError, match="mask can't be read"):
-        item.mask_at(8)
-    (tree / "bottle" / "types.json").write_text("[1]")
-    with pytest.raises(SourceError, match=r"types\.json: expected an object"):
-        read_product(tree, "bottle", Words())
-    (tree / "plain" / "test" / "empty").mkdir()
-    with pytest.raises(SourceError, match="no images in it"):
-        read_product(tree, "plain", Words())
 
 
 @pytest.mark.parametrize("protocol", ["default", "paper"])
@@ -189,14 +91,6 @@ def test_an_image_that_can_not_be_read_is_named(tree, small, tmp_path, capsys, c
     broken.write_bytes(content)
     assert evaluate(tree, tmp_path, "--pack", str(small)) == 2
     assert str(broken) in capsys.readouterr().err
-
-
-def test_an_image_that_vanishes_is_named(tree, small, tmp_path, capsys):
-    gone = tree / "bottle" / "test" / "good" / "001.png"
-    gone.unlink()
-    gone.symlink_to(tmp_path / "nothing.png")
-    with pytest.raises(SourceError, match=r"001\.png: can't be read: No such file"):
-        next(item for item in read_product(tree, "bottle", Words()).items if item.path == gone).image()
 
 
 def test_words_that_the_encoder_was_not_trained_on_are_told(tree, small, tmp_path, capsys, monkeypatch):
@@ -265,6 +159,18 @@ def test_a_place_that_can_not_be_written_is_told_before_any_work(
     line = ["evaluate", str(tree), "--pack", str(small), "--out", str(tmp_path / out)]
     assert invoke(line) == 2
     assert "the tables can't be written" in capsys.readouterr().err
+
+
+def test_every_format_can_be_evaluated(small, tmp_path, capsys):
+    root = tmp_path / "coco"
+    root.mkdir()
+    file, _, _ = coco_polygons(root)
+    assert evaluate(f"coco:{file}", tmp_path, "--pack", str(small), "--unannotated", "good") == 0
+    found = json.loads((tmp_path / "out" / "default.json").read_text())["products"]["lid"]
+    assert (found["images"], found["defective"]) == (6, 3)
+    assert found["pixel"]["auroc"] is not None
+    assert evaluate(f"coco:{file}", tmp_path, "--pack", str(small), "--unannotated", "maybe") == 2
+    assert "--unannotated maybe: expected 'good' or 'unlabelled'" in capsys.readouterr().err
 
 
 def test_a_damaged_note_is_computed_again(tree, small, tmp_path):

@@ -1,0 +1,1 @@
+"""Labelled frames, wherever they come from: one port, one adapter a layout."""
