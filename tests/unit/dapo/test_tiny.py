@@ -67,15 +67,18 @@ def test_the_bundle_is_small_and_frozen(encoder):
 
 
 def test_the_stem_is_efficientnets(encoder):
-    """The shipped float16 stem is the package's, batch norms folded: to one step of float16, since versions of torch fold
-    them with roundings of their own."""
+    """The shipped float16 stem is the package's, batch norms folded. Versions of torch round the folding differently: no value
+    may be further off than the next float16, and no more than one in ten thousand off at all."""
     shipped: Lite0Stem = encoder.clip.visual.conv1.stem
+    off = total = 0
     for (name, ours), theirs in zip(
         shipped.state_dict().items(), pretrained_stem().state_dict().values(), strict=True
     ):
-        torch.testing.assert_close(
-            ours, theirs, rtol=2**-10, atol=2**-24, msg=lambda said, name=name: f"{name}: {said}"
-        )
+        steps = (ours.half().view(torch.int16).int() - theirs.half().view(torch.int16).int()).abs()
+        assert torch.equal(ours, ours.half().float()), name
+        assert steps.max() <= 1, name
+        off, total = off + int((steps > 0).sum()), total + steps.numel()
+    assert off <= total / 10_000
 
 
 def test_files_that_are_no_dapo_tiny_say_so(tmp_path):
