@@ -32,7 +32,6 @@ from pipeline.kafka.connect import connection, producing
 from pipeline.kafka.log import KafkaLog
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.ports import Frame
-from pipeline.rows import Configuration
 from pipeline.settings import KafkaSettings
 from pipeline.stream.frames import write_frame
 from pipeline.stream.ledger import Ledger
@@ -57,7 +56,7 @@ def work(bootstrap: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings, topics = KafkaSettings(bootstrap=bootstrap, prefix=_GROUP), Topics(_GROUP)
-    teller = Teller(topics, Configuration.of(small_pack(), "null"))
+    teller = Teller(topics)
     log = KafkaLog(settings, topics.frames, _GROUP, "0")
     ledger = Ledger(Metrics(), worker_id="soak", configuration_hash="")
     limits = Limits(max_frames=2 * BATCH, transaction_frames=BATCH)

@@ -44,7 +44,6 @@ from pipeline.kafka.log import KafkaLog
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.ports import Frame, Message, Record, Result
 from pipeline.prefetch import prefetch
-from pipeline.rows import Configuration
 from pipeline.settings import KafkaSettings
 from pipeline.stream.frames import write_frame
 from pipeline.stream.inbox import Inbox
@@ -54,7 +53,7 @@ from pipeline.stream.retention import Needs, plan
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller, Told
 from pipeline.stream.worker import SWITCH_INTERVAL_S, Limits, Worker
-from pipeline.testing import encoded, small_pack
+from pipeline.testing import CONFIGURATION, encoded, small_pack
 from schemas.codec import decode_results
 from schemas.results import ResultRow
 from triton_models.repository import write_skeleton
@@ -70,8 +69,12 @@ _WAIT_S = 120.0
 def null_stages(inbox: Inbox) -> Iterator[tuple[int, Result]]:
     """Stages that look at nothing: every frame is OK."""
     while (waiting := inbox.get(wait=True)) is not None:
-        now = datetime.now(UTC)
-        yield waiting.epoch, Result(waiting.frame, _OK, None, 0, 0, "", None, now, now, 0.0, 0.0, 0.0)
+        yield waiting.epoch, _ok(waiting.frame)
+
+
+def _ok(frame: Frame) -> Result:
+    now = datetime.now(UTC)
+    return Result(frame, _OK, None, 0, 0, "", None, now, now, 0.0, 0.0, 0.0, CONFIGURATION)
 
 
 def fill(settings: KafkaSettings, topics: Topics, count: int) -> None:
@@ -136,8 +139,7 @@ def streamed(settings: KafkaSettings, topics: Topics, count: int) -> float:
     """Frames per second of the worker as it is, but for the model: exactly once, with ledger and metrics."""
     group, stop = f"worker-{uuid.uuid4().hex[:8]}", threading.Event()
     watcher = _Watch(count, stop)
-    pack = small_pack()
-    teller = Teller(topics, Configuration.of(pack, "null"))
+    teller = Teller(topics)
     log = KafkaLog(settings, topics.frames, group, "0")
     limits = Limits(max_frames=2 * BATCH, transaction_frames=BATCH)
     worker = Worker(log, null_stages, teller.tell, watcher, limits=limits, stop=stop)
@@ -178,10 +180,7 @@ def null(count: int, rounds: int) -> dict[str, object]:
         admin.create(plan(topics, small_pack(), Needs(partitions=PARTITIONS, single_broker=True)))
         admin.close()
         fill(settings, topics, count)
-        now = datetime.now(UTC)
-        frame = replace(_frame_of(), camera_id="camera-0")
-        result = Result(frame, _OK, None, 0, 0, "", None, now, now, 0.0, 0.0, 0.0)
-        row = Teller(topics, Configuration.of(small_pack(), "null")).tell(result).messages[0]
+        row = Teller(topics).tell(_ok(replace(_frame_of(), camera_id="camera-0"))).messages[0]
         pairs = []
         for _ in range(rounds):
             pairs.append((bare(settings, topics, count, row), streamed(settings, topics, count)))
@@ -222,7 +221,7 @@ def pack_of(model: str, folder: Path) -> Path:
 
 def in_one_process(pack: Pack, infer: InProcessInfer, images: list[bytes], batch: int) -> float:
     """Frames per second of decode, encoder, head and judge, without Kafka or Triton: the stages of `dapo run`."""
-    preparer, inspector = Preparer(pack, infer.image_size), Inspector(infer, pack, batch=batch)
+    preparer, inspector = Preparer(infer), Inspector(infer, batch=batch)
     frames = [Frame(f"{n}", "bench", datetime.now(UTC), data, camera_id="c") for n, data in enumerate(images)]
     for frame in frames[:batch]:
         list(inspector.add(preparer.prepare(frame)))

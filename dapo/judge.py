@@ -24,8 +24,9 @@ def judge(prediction: Prediction, product: Product, width: int, height: int) -> 
     """Judge one frame.
 
     score < threshold_ok: OK, no defects. score >= threshold_notok: NotOK. Between: NotDecidable, defects listed. No
-    thresholds: Undefined, defects listed. A frame that is NotOK or NotDecidable lists at least the place that decided, even
-    where no pixel reaches `mask_threshold` or the region is smaller than `min_area_px`.
+    thresholds: Undefined, defects listed. Thresholds of the frame's likeliest type go before those of the product. A frame
+    that is NotOK or NotDecidable lists at least the place that decided, even where no pixel reaches `mask_threshold` or the
+    region is smaller than `min_area_px`.
 
     Where the product has `roi` or `ignore` polygons, cells outside are set to zero, and the score is scaled by what the
     map's peak lost: an ignored place must not make a part NotOK.
@@ -45,16 +46,25 @@ def judge(prediction: Prediction, product: Product, width: int, height: int) -> 
         peak = float(cells.max())
         score *= float(kept.max()) / peak if peak > 0 else 1.0
         cells = kept.astype(np.float32)
-    evaluation, code, reason = _evaluate(score, product)
+    ok, notok = _thresholds(prediction, product)
+    evaluation, code, reason = _evaluate(score, ok, notok)
     defects: tuple[Defect, ...] = ()
     if evaluation is not Evaluation.OK:
         certain = evaluation in (Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)
         defects = _regions(prediction, cells, product, width, height, certain)
-    return Verdict(evaluation, code, reason, score, product.threshold_ok, product.threshold_notok, defects)
+    return Verdict(evaluation, code, reason, score, ok, notok, defects)
 
 
-def _evaluate(score: float, product: Product) -> tuple[Evaluation, str, str]:
-    ok, notok = product.threshold_ok, product.threshold_notok
+def _thresholds(prediction: Prediction, product: Product) -> tuple[float | None, float | None]:
+    """Those of the frame's likeliest type, where it has its own."""
+    if product.type_thresholds:
+        likeliest = product.types[int(prediction.type_scores.argmax())]
+        if likeliest in product.type_thresholds:
+            return product.type_thresholds[likeliest]
+    return product.threshold_ok, product.threshold_notok
+
+
+def _evaluate(score: float, ok: float | None, notok: float | None) -> tuple[Evaluation, str, str]:
     if ok is None or notok is None:
         return (
             Evaluation.UNDEFINED,

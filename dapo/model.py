@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dapo.encoder import Encoder
 from dapo.head import Adapters
+from dapo.patches import WEIGHT, after_stem, fresh_linear, has_stem, patch_inputs, with_patches
 from dapo.prompts import (
     ALPHA,
     CONTEXT,
@@ -41,7 +42,8 @@ class ImageFeatures:
 
 
 class DapoModel(nn.Module):
-    """The model of method section 1. Only V, W, T, P and the adapters have gradients.
+    """The model of method section 1. Only V, W, T, P and the adapters have gradients, and the linear from the patch layer
+    once `tune_patches` was called.
 
     Args:
         encoder: a frozen encoder.
@@ -86,6 +88,7 @@ class DapoModel(nn.Module):
         device = next(self.clip.parameters()).device
         self.prompts.to(device)
         self.adapters.to(device)
+        self.patch: nn.Linear | None = None
 
     def train(self, mode: bool = True) -> DapoModel:
         """Switch the learned parts to training; the frozen encoder stays in eval mode."""
@@ -93,8 +96,13 @@ class DapoModel(nn.Module):
         self.clip.eval()
         return self
 
+    def tune_patches(self) -> None:
+        """Add the linear from the patch layer (`dapo.patches`), which is learned from here on."""
+        if self.patch is None:
+            self.patch = fresh_linear(self.clip.visual)
+
     def learned(self) -> dict[str, Tensor]:
-        """V, W, T, P and the adapters by the prompt pack's names, as they are (not copied)."""
+        """V, W, T, P, the adapters and the patch layer's linear by the pack's names, as they are (not copied)."""
         tensors: dict[str, Tensor] = {
             "prompt.normal": self.prompts.normal,
             "prompt.abnormal": self.prompts.abnormal,
@@ -104,6 +112,8 @@ class DapoModel(nn.Module):
         for index, layer in enumerate(self.adapters.layers):
             tensors[f"adapter.{index}.weight"] = layer.get_parameter("weight")
             tensors[f"adapter.{index}.bias"] = layer.get_parameter("bias")
+        if self.patch is not None:
+            tensors[WEIGHT] = self.patch.weight
         return tensors
 
     def trainable(self) -> list[nn.Parameter]:
@@ -135,11 +145,34 @@ class DapoModel(nn.Module):
         rows = (slice(row, row + 1) for row in range(len(ids)))
         return torch.cat([self._encode(ids[row], context[row], readout).mean(1) for row in rows])
 
-    def image_features(self, pixels: Tensor) -> ImageFeatures:
-        """Normalised pixels float32 [B, 3, S, S] -> image feature and adapted patch features."""
-        out = encode_image(self.clip.visual, pixels, self.encoder.taps, self.prompts.visual, self.alpha)
-        taps = [F.normalize(tap, dim=-1) for tap in self.adapters(out.taps)]
-        return ImageFeatures(F.normalize(out.cls, dim=-1), taps)
+    def image_features(self, pixels: Tensor, *, stem: bool = False) -> ImageFeatures:
+        """Normalised pixels float32 [B, 3, S, S] -> image feature and adapted patch features.
+
+        Args:
+            stem: `pixels` are what the encoder's stem said of them, [B, channels, h, w].
+        """
+        visual = self.clip.visual
+        out = encode_image(
+            after_stem(visual) if stem else visual, pixels, self.encoder.taps, self.prompts.visual, self.alpha
+        )
+        if self.patch is None:
+            return self.adapted(out.cls, out.taps)
+        seen = visual.conv1.stem(pixels) if has_stem(visual) and not stem else pixels
+        return self.adapted(out.cls, out.taps, patch_inputs(visual, seen))
+
+    def adapted(self, cls: Tensor, hidden: Sequence[Tensor], patches: Tensor | None = None) -> ImageFeatures:
+        """What lies behind the blocks: adapters, and the linear from the patch layer where there is one.
+
+        Args:
+            cls: as `encode_image` gives it, [B, D].
+            hidden: of the taps, [B, N, width] each.
+            patches: what the linear sees, [B, N, inputs]; needed where there is one.
+        """
+        taps = self.adapters(hidden)
+        if self.patch is not None:
+            assert patches is not None
+            cls, taps = with_patches(cls, taps, self.patch(patches))
+        return ImageFeatures(F.normalize(cls, dim=-1), [F.normalize(tap, dim=-1) for tap in taps])
 
     def _encode(self, ids: Tensor, context: Tensor, readout: Readout) -> Tensor:
         return encode_prompts(self.clip, ids, context, list(self.prompts.text), self.alpha, readout)

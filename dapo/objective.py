@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -68,36 +69,77 @@ def objective(
 def local_losses(
     taps: Sequence[Tensor], text: Tensor, types: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Focal, dice of the normal, dice of the abnormal probability, each [taps]; see `objective`."""
+    """Focal, dice of the normal, dice of the abnormal probability, each [taps]; see `objective`.
+
+    The same numbers as from maps of all states at full size, without them: dice is linear in the probabilities, so it is
+    taken at patch resolution against masks brought down by the transpose of the enlargement; focal needs the probability of
+    each pixel's own state only, so only states that occur in an image are enlarged.
+    """
+    present, slots = _present(types, len(text))
     defect = (types > 0).float()
+    cells = taps[0].shape[1]
+    ones, normal, abnormal = (
+        brought_down(mask, cells) for mask in (torch.ones_like(defect), 1 - defect, defect)
+    )
+    rows = present[:, None].expand(-1, cells, -1)
     focals, normals, abnormals = [], [], []
     for states in patch_states(taps, text, temperature):
-        maps = upsample(states, types.shape[-1])
-        focals.append(focal(maps, types))
-        normals.append(dice(maps[:, 0], 1 - defect))
-        abnormals.append(dice(maps[:, 1:].sum(1), defect))
+        maps = upsample(states.gather(2, rows), types.shape[-1])
+        focals.append(focal(maps.gather(1, slots)[:, 0], len(text) - 1))
+        normals.append(dice(states[..., 0], normal, ones, (1 - defect).sum((1, 2))))
+        abnormals.append(dice(states[..., 1:].sum(-1), abnormal, ones, defect.sum((1, 2))))
     return torch.stack(focals), torch.stack(normals), torch.stack(abnormals)
 
 
-def focal(maps: Tensor, types: Tensor) -> Tensor:
+def focal(chosen: Tensor, kinds: int) -> Tensor:
     """Focal loss, mean over all pixels of the batch.
 
     Args:
-        maps: probabilities [B, 1+K, S, S].
-        types: int64 [B, S, S] in 0..K.
+        chosen: probability of each pixel's true state, [B, S, S]; those of the other states add up to the rest.
+        kinds: K, states beside it.
     """
-    spread = _SMOOTH / max(1, maps.shape[1] - 1)
-    chosen = maps.gather(1, types[:, None])[:, 0]
     # The one-hot target clamped to [spread, 1 - smooth], times the probabilities, without building it.
-    p = chosen * (1 - _SMOOTH) + (maps.sum(1) - chosen) * spread + _SMOOTH
+    spread = _SMOOTH / max(1, kinds)
+    p = chosen * (1 - _SMOOTH) + (1 - chosen) * spread + _SMOOTH
     return (-((1 - p) ** FOCAL_GAMMA) * p.log()).mean()
 
 
-def dice(probability: Tensor, target: Tensor) -> Tensor:
-    """1 - dice coefficient, per image, then the mean: both [B, S, S]."""
-    p, t = probability.flatten(1), target.flatten(1)
-    ratio = (2 * (p * t).sum(1) + _DICE_SMOOTH) / (p.sum(1) + t.sum(1) + _DICE_SMOOTH)
-    return 1 - ratio.mean()
+def dice(cells: Tensor, target: Tensor, ones: Tensor, area: Tensor) -> Tensor:
+    """1 - dice coefficient of the enlarged cells, per image, then the mean.
+
+    Args:
+        cells: probabilities at patch resolution, [B, N].
+        target: the mask brought down, [B, N].
+        ones: a mask of ones brought down, [B, N].
+        area: of the mask in pixels, [B].
+    """
+    overlap, total = (cells * target).sum(1), (cells * ones).sum(1)
+    return 1 - ((2 * overlap + _DICE_SMOOTH) / (total + area + _DICE_SMOOTH)).mean()
+
+
+def brought_down(masks: Tensor, cells: int) -> Tensor:
+    """The transpose of `dapo.head.upsample`: [B, S, S] -> [B, N], so that <enlarged, mask> = <cells, brought down>."""
+    grid, size = round(cells**0.5), masks.shape[-1]
+    up = _enlargement(grid, size).to(masks)
+    return (up.T @ masks @ up).flatten(1)
+
+
+@lru_cache(maxsize=16)
+def _enlargement(grid: int, size: int) -> Tensor:
+    """Bilinear weights with aligned corners, [size, grid]: rows of cells become rows of pixels."""
+    at = torch.linspace(0, grid - 1, size, dtype=torch.float64)
+    return (1 - (at[:, None] - torch.arange(grid)).abs()).clamp(min=0).float()
+
+
+def _present(types: Tensor, states: int) -> tuple[Tensor, Tensor]:
+    """States that occur in each image, [B, M] (filled up with others), and each pixel's place among them, [B, 1, S, S]."""
+    flat = types.flatten(1)
+    occurs = torch.zeros(len(flat), states, dtype=torch.bool, device=flat.device).scatter_(1, flat, True)
+    ranked = torch.argsort(occurs.int(), dim=1, descending=True, stable=True)
+    order = ranked[:, : int(occurs.sum(1).max())]
+    place = torch.zeros_like(occurs, dtype=torch.int64)
+    place.scatter_(1, order, torch.arange(order.shape[1], device=flat.device).expand_as(order))
+    return order, place.gather(1, flat).reshape(len(types), 1, *types.shape[1:])
 
 
 def type_masks(masks: Tensor, rows: Tensor, *, exact: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,14 +16,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dapo.errors import PackError, VocabularyError
+from dapo.errors import PackError
 from dapo.vocabulary import check_slugs, nearest, slugify
 
 Polygon = tuple[tuple[float, float], ...]
 ANY_PRODUCT = "*"
 FORMAT = 1
 Kind = Literal["dapo", "handwritten"]
-_MOVES_SCORES = ("roi", "ignore", "tiles")  # of a product: thresholds set before are for other numbers
+# Names of the tensors that decide the features of an image begin with one of these.
+IMAGE_SIDE = ("prompt.visual", "adapter.", "patch.")
+REFERENCE = "reference."  # followed by the name of a product: its memory of good frames
+PAIR = "text.product."  # followed by the name of a product: its own normal and defect vectors
+STEM_TAP = "patch.memory"  # followed by .weight or .bias: what makes one more tap of the stem
 MAX_TILES = 32  # per side; more is a setting gone wrong: 1,024 tiles of one frame
 
 
@@ -70,6 +74,27 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """How a product's memory of good frames (tensor `reference.<product>`) counts, beside its words. `default` scoring only.
+
+    Attributes:
+        taps: numbers, from 0, of the taps that the memory was made of.
+        middle: distance that means an anomaly of a half; what few good cells reach.
+        spread: of the distances around it.
+        map_weight: of its map, 0..1; the words' map has the rest.
+        score_weight: of its score, 0..1; the words' score has the rest.
+        frames: good ones that it was made of.
+    """
+
+    taps: tuple[int, ...]
+    middle: float
+    spread: float
+    map_weight: float
+    score_weight: float
+    frames: int
+
+
+@dataclass(frozen=True)
 class Product:
     """What is said of one product.
 
@@ -78,6 +103,8 @@ class Product:
         threshold_ok: score below which a frame is OK; None: uncalibrated. What moves scores unsets both thresholds: old
             ones would give verdicts on other numbers than they were set for.
         threshold_notok: score from which a frame is NotOK; None: uncalibrated.
+        type_thresholds: slug -> (ok, notok) in their place for frames whose likeliest type it is: a crack may be stopped
+            sooner than a scratch.
         mask_threshold: anomaly from which a pixel is a defect, 0..1.
         min_area_px: smaller regions are dropped, in px of the frame.
         max_regions: most regions of one frame.
@@ -85,6 +112,7 @@ class Product:
         ignore: polygons not to look at.
         tiles: cut before inspection, merged before judging.
         mm_per_px: scale of the frame.
+        reference: its memory of good frames; None: it has none.
         calibrated: thresholds were set for the scores as they are now.
         calibration: how, by `dapo calibrate`.
     """
@@ -92,6 +120,7 @@ class Product:
     types: tuple[str, ...] = ()
     threshold_ok: float | None = None
     threshold_notok: float | None = None
+    type_thresholds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     mask_threshold: float = 0.5
     min_area_px: int = 16
     max_regions: int = 32
@@ -99,6 +128,7 @@ class Product:
     ignore: tuple[Polygon, ...] = ()
     tiles: Tiles | None = None
     mm_per_px: float | None = None
+    reference: Reference | None = None
     calibrated: bool = False
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
@@ -133,7 +163,11 @@ class Pack:
         products: "*" is always there and judges every product the pack does not know.
         tensors: float32. `text.normal` [D], `text.generic` [D], `text.types` [K, D], L2-normalised; learned packs also
             `prompt.normal`, `prompt.abnormal` [E, l, Wt], `prompt.text.i` [n, Wt], `prompt.visual` [L, n, Wv],
-            `adapter.i.weight` [D, Wv], `adapter.i.bias` [D].
+            `adapter.i.weight` [D, Wv], `adapter.i.bias` [D], and where scope `stem` was tuned `patch.weight` [D, C]
+            (`dapo.patches`). `text.product.<product>` [2, D], L2-normalised: a product's own normal and defect directions,
+            which detect in the place of `text.normal` and `text.generic`. `reference.<product>` [M, R], L2-normalised:
+            memories of good frames; where one is made of the stem, `patch.memory.weight` [D, C], `patch.memory.bias` [D]
+            (`dapo.reference`).
 
     Raises:
         PackError: the parts contradict each other.
@@ -167,6 +201,29 @@ class Pack:
             digest.update(array.tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def features_hash(self) -> str:
+        """SHA-256 of the image side: all that decides the features of an image, and nothing else."""
+        said = {
+            "encoder": asdict(self.encoder),
+            "kind": self.kind,
+            "mean": self.mean,
+            "std": self.std,
+            "alpha": self.alpha,
+        }
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        for name in sorted(self.tensors):
+            if name.startswith(IMAGE_SIDE):
+                array = np.ascontiguousarray(self.tensors[name], dtype="<f4")
+                digest.update(f"{name} {list(array.shape)}\n".encode())
+                digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def has_stem_tap(self) -> bool:
+        """Whether the image side gives one tap more, for memories alone."""
+        return f"{STEM_TAP}.weight" in self.tensors
+
     def product(self, name: str) -> Product:
         """The product, or "*" for one the pack does not know."""
         return self.products.get(name, self.products[ANY_PRODUCT])
@@ -188,8 +245,10 @@ def _check(pack: Pack) -> None:
         raise PackError(f"temperature: {pack.temperature} is not above 0.")
     for name, product in pack.products.items():
         _check_product(name, product, slugs)
+        _check_reference(name, product.reference, pack)
     width = pack.encoder.joint_width
     expected = {"text.normal": (width,), "text.generic": (width,), "text.types": (len(pack.types), width)}
+    expected |= {name: (2, width) for name in pack.tensors if name.startswith(PAIR)}
     for name, shape in expected.items():
         found = pack.tensors.get(name)
         if found is None:
@@ -202,10 +261,32 @@ def _check(pack: Pack) -> None:
                 f"tensor {name}: its rows are not L2-normalised (norms {norms.min():.3f} to {norms.max():.3f})."
             )
     for name, array in pack.tensors.items():
+        if name.startswith(PAIR) and name.removeprefix(PAIR) not in pack.products:
+            raise PackError(f"tensor {name}: the pack has no such product.")
         if array.dtype != np.float32:
             raise PackError(f"tensor {name}: expected float32, found {array.dtype}.")
         if not np.isfinite(array).all():
             raise PackError(f"tensor {name}: holds values that are not finite.")
+
+
+def _check_reference(name: str, reference: Reference | None, pack: Pack) -> None:
+    where, memory = f"product {name}: reference", pack.tensors.get(REFERENCE + name)
+    if (reference is None) != (memory is None):
+        raise PackError(
+            f"{where}: needs both its figures and the tensor {REFERENCE + name}, or none of them."
+        )
+    if reference is None or memory is None:
+        return
+    expected = len(reference.taps) * pack.encoder.joint_width
+    if memory.ndim != 2 or memory.shape[1] != expected or not len(memory):
+        raise PackError(
+            f"tensor {REFERENCE + name}: expected rows of {expected}, found {list(memory.shape)}."
+        )
+    if len(set(reference.taps)) != len(reference.taps) or min(reference.taps, default=-1) < 0:
+        raise PackError(f"{where}: taps {reference.taps} are not different numbers from 0 on.")
+    weights = (reference.map_weight, reference.score_weight)
+    if not reference.spread > 0 or not all(0 <= weight <= 1 for weight in weights):
+        raise PackError(f"{where}: spread must be above 0, and weights {weights} in 0..1.")
 
 
 def _check_product(name: str, product: Product, slugs: set[str]) -> None:
@@ -220,8 +301,16 @@ def _check_product(name: str, product: Product, slugs: set[str]) -> None:
     ok, notok = product.threshold_ok, product.threshold_notok
     if (ok is None) != (notok is None):
         raise PackError(f"{where}: set both thresholds or none (ok {ok}, notok {notok}).")
-    if ok is not None and notok is not None and not 0 <= ok <= notok <= 1:
-        raise PackError(f"{where}: thresholds must be 0 <= ok <= notok <= 1, found ok {ok}, notok {notok}.")
+    pairs = {"": (ok, notok), **{f" of {slug}": pair for slug, pair in product.type_thresholds.items()}}
+    for what, (low, high) in pairs.items():
+        if low is not None and high is not None and not 0 <= low <= high <= 1:
+            raise PackError(
+                f"{where}: thresholds{what} must be 0 <= ok <= notok <= 1, found ok {low}, notok {high}."
+            )
+    if foreign := set(product.type_thresholds) - set(product.types):
+        raise PackError(f"{where}: has thresholds of '{min(foreign)}', which is none of its types.")
+    if product.type_thresholds and ok is None:
+        raise PackError(f"{where}: has thresholds of types, but none for all others. Set them too.")
     if not 0 <= product.mask_threshold <= 1:
         raise PackError(f"{where}: mask_threshold {product.mask_threshold} is not in 0..1.")
     if product.min_area_px < 0 or product.max_regions < 1:
@@ -243,108 +332,15 @@ def _check_product(name: str, product: Product, slugs: set[str]) -> None:
                 )
 
 
-def add_type(
-    pack: Pack, word: str, vector: NDArray[np.float32], *, products: Sequence[str] = (), trained: bool = True
-) -> Pack:
-    """A new pack with one more defect type; no other vector changes a bit.
-
-    Args:
-        word: the new word.
-        vector: float32 [D], L2-normalised: `dapo.packing.type_vector`.
-        products: products that get the type; none: every product that has types, and "*".
-        trained: whether the encoder was trained on the word.
-
-    Under `paper` scoring every score moves (t_A is a mean over the types): all products become uncalibrated and lose
-    their thresholds.
-
-    Raises:
-        VocabularyError: the word shares its slug with another.
-        PackError: a product is unknown.
-    """
-    slug = slugify(word)
-    for known in pack.types:
-        if known.slug == slug:
-            raise VocabularyError(
-                f"'{word}': the pack already has '{known.word}', which is called '{slug}' too."
-            )
-    for name in products:
-        if name not in pack.products:
-            near = nearest(name, pack.products)
-            raise PackError(
-                f"product '{name}' is not in the pack." + (f" Did you mean '{near}'?" if near else "")
-            )
-    chosen = set(products) or {
-        ANY_PRODUCT,
-        *(name for name, product in pack.products.items() if product.types),
-    }
-    moved = pack.scoring.kind == "paper"
-    changed = {}
-    for name, product in pack.products.items():
-        types = (*product.types, slug) if name in chosen else product.types
-        changed[name] = replace(_uncalibrated(product) if moved else product, types=types)
-    row = np.ascontiguousarray(vector, np.float32)[None]
-    tensors = {**pack.tensors, "text.types": np.concatenate([pack.tensors["text.types"], row])}
-    return replace(
-        pack,
-        types=(*pack.types, TypeWord(slug, word, trained)),
-        products=changed,
-        tensors=tensors,
-        provenance=_changed(pack, {"add_type": word}),
-    )
-
-
-def set_threshold(pack: Pack, product: str, ok: float, notok: float) -> Pack:
-    """A new pack with other thresholds for one product (made for it where the pack does not know it)."""
-    changed = replace(
-        pack.product(product),
-        threshold_ok=float(ok),  # an integer would be hashed as one, and read back as none
-        threshold_notok=float(notok),
-        calibrated=True,
-        calibration={"by": "hand"},
-    )
-    named = {product: changed}
-    return replace(
-        pack.with_products(named),
-        provenance=_changed(pack, {"set_threshold": product, "ok": ok, "notok": notok}),
-    )
-
-
-def set_product(pack: Pack, product: str, changes: Mapping[str, Any]) -> Pack:
-    """A new pack with other regions, tiles, scale or limits for one product (made for it where it is not known).
-
-    Args:
-        product: its name.
-        changes: attribute of `Product` -> value. Regions and tiles move the score: where they differ from before, the
-            product becomes uncalibrated and loses its thresholds.
-
-    Raises:
-        PackError: a value is out of its range.
-    """
-    before = pack.product(product)
-    after = replace(before, **changes)
-    if any(getattr(before, name) != getattr(after, name) for name in _MOVES_SCORES):
-        after = _uncalibrated(after)
-    return replace(
-        pack.with_products({product: after}),
-        provenance=_changed(pack, {"set_product": product, "changes": sorted(changes)}),
-    )
-
-
-def _uncalibrated(product: Product) -> Product:
-    return replace(product, threshold_ok=None, threshold_notok=None, calibrated=False, calibration={})
-
-
-def _changed(pack: Pack, what: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance with one more entry in its history: what was done to which pack."""
-    history = list(pack.provenance.get("history", ()))
-    return {**pack.provenance, "history": [*history, {"parent": pack.configuration_hash, **what}]}
-
-
 def as_json(pack: Pack) -> dict[str, Any]:
     """Everything of a pack but its tensors, as plain data."""
     plain = {f.name: _plain(getattr(pack, f.name)) for f in fields(pack) if f.name != "tensors"}
     if pack.encoder.activation is None:
         del plain["encoder"]["activation"]  # packs from before it was recorded keep their hash
+    for product in plain["products"].values():
+        for name in ("type_thresholds", "reference"):
+            if not product[name]:
+                del product[name]  # the same
     return plain
 
 

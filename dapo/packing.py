@@ -16,6 +16,7 @@ from dapo.encoder import Encoder, load_encoder
 from dapo.errors import EncoderMismatch, PackError
 from dapo.model import DapoModel
 from dapo.pack import ANY_PRODUCT, EncoderRef, Kind, Pack, Product, Scoring, TypeWord
+from dapo.patches import WEIGHT
 from dapo.prompts import GENERIC_WORDS
 from dapo.text import Readout
 from dapo.vocabulary import slugify
@@ -193,6 +194,8 @@ def model_from_pack(pack: Pack, encoder: Encoder) -> DapoModel:
         alpha=pack.alpha,
         temperature=pack.temperature,
     )
+    if WEIGHT in pack.tensors:
+        model.tune_patches()
     with torch.no_grad():
         for name, target in model.learned().items():
             found = pack.tensors.get(name)

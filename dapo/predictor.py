@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dapo import head
+from dapo import head, reference
 from dapo.errors import SettingsError
 from dapo.inspection import Prediction
-from dapo.pack import Pack, Scoring
+from dapo.pack import PAIR, REFERENCE, Pack, Reference, Scoring
 from dapo.preprocess import normalise
 from dapo.runtime import Runtime, open_run
 
@@ -135,7 +135,7 @@ class ImageSide:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        target = _device(device)
+        target = usable_device(device)
         if encoder is None:
             encoder = load_pack_encoder(pack, weights)
         else:
@@ -175,15 +175,23 @@ class Head:
     """
 
     def __init__(self, pack: Pack, *, device: str = "cpu", scoring: Scoring | None = None) -> None:
-        target = _device(device)
+        target = usable_device(device)
         self.pack = pack
         self.scoring = scoring or pack.scoring
         self._types = _tensor(pack, "text.types", target)
         self._normal = _tensor(pack, "text.normal", target)
         self._detect = torch.stack([self._normal, _tensor(pack, "text.generic", target)])
+        self._pairs = {
+            name: _tensor(pack, PAIR + name, target) for name in pack.products if PAIR + name in pack.tensors
+        }
         self._vocabulary = torch.cat([self._normal[None], self._types])
         self._rows = {word.slug: row for row, word in enumerate(pack.types)}
         self._own: dict[tuple[str, ...], Tensor] = {}
+        self._memories = {
+            name: (product.reference, _tensor(pack, REFERENCE + name, target))
+            for name, product in pack.products.items()
+            if product.reference is not None
+        }
 
     @torch.inference_mode()
     def predict(self, cls: Tensor, taps: Tensor, products: Sequence[str]) -> list[Prediction]:
@@ -191,7 +199,7 @@ class Head:
 
         Args:
             cls: [B, D], L2-normalised.
-            taps: [B, taps, N, D], L2-normalised.
+            taps: [B, taps, N, D], L2-normalised; the stem's is the last, where the pack has one.
             products: name of each frame's product; an unknown one is inspected as "*".
         """
         return [self._inspect(*one) for one in zip(cls, taps, products, strict=True)]
@@ -200,7 +208,9 @@ class Head:
         """One frame: cls [D], taps [taps, N, D]."""
         own = self._own_types(self.pack.product(product).types)
         paper = self.scoring.kind == "paper"
-        score, cells = self._paper(cls, taps) if paper else self._default(cls, taps)
+        memory = None if paper else self._remembered(taps, product)
+        taps = taps[:-1] if self.pack.has_stem_tap else taps
+        score, cells = self._paper(cls, taps) if paper else self._default(cls, taps, product, memory)
         if len(own):
             logits = self._paper_types(taps, own) if paper else taps.mean(0) @ own.T / self.pack.temperature
             image = (cls[None] @ own.T / self.pack.temperature)[0]
@@ -216,16 +226,33 @@ class Head:
             type_scores=type_scores.cpu().numpy(),
         )
 
-    def _default(self, cls: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
-        """Generic words detect. They have a product of their own, so no type moves a bit of score or map."""
+    def _default(
+        self, cls: Tensor, taps: Tensor, product: str, memory: tuple[Reference, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Generic words detect, or the product's own pair, and its memory where it has one. No type moves a bit of it."""
         tau, scoring = self.pack.temperature, self.scoring
-        image = head.image_probabilities(cls[None], self._detect, tau)[0, 1]
-        cells = _square((taps @ self._detect.T / tau).softmax(-1)[..., 1].mean(0))
+        detect = self._pairs.get(product, self._detect)
+        image = head.image_probabilities(cls[None], detect, tau)[0, 1]
+        cells = _square((taps @ detect.T / tau).softmax(-1)[..., 1].mean(0))
         cells = head.smooth(cells, scoring.smoothing_sigma)
         score = (1 - scoring.fuse_map) * image + scoring.fuse_map * head.top_mean(
             cells, scoring.top_k_fraction
         )
+        if memory is not None:
+            known, far = memory
+            far = head.smooth(_square(far), scoring.smoothing_sigma)
+            score = torch.lerp(score, head.top_mean(far, scoring.top_k_fraction), known.score_weight)
+            cells = torch.lerp(cells, far, known.map_weight)
         return score, cells
+
+    def _remembered(self, taps: Tensor, product: str) -> tuple[Reference, Tensor] | None:
+        """The product's memory, and how anomalous it finds each cell, [N]."""
+        found = self._memories.get(product)
+        if found is None:
+            return None
+        known, memory = found
+        distance = reference.distances(reference.cell_features(taps, known.taps), memory)
+        return known, reference.anomaly(distance, known)
 
     def _paper(self, cls: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
         """Method section 3 over the pack's whole vocabulary; the map divided by the taps."""
@@ -254,7 +281,12 @@ def _square(cells: Tensor) -> Tensor:
     return cells.reshape(grid, grid)
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """The device of this name, set up for results that do not differ from run to run.
+
+    Raises:
+        SettingsError: torch knows none, or can't use it.
+    """
     try:
         device = torch.device(name)
     except RuntimeError as error:

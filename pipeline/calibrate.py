@@ -14,6 +14,7 @@ import numpy as np
 
 from dapo.errors import SettingsError
 from dapo.pack import Pack
+from dapo.pack_changes import with_history
 
 OK_FACTOR = 5.0  # frames to look at, per frame that alarms
 CONFIDENCE = 0.95
@@ -129,5 +130,6 @@ def calibrated(pack: Pack, product: str, found: Calibration) -> Pack:
         calibrated=True,
         calibration=found.provenance(),
     )
-    history = [*pack.provenance.get("history", ()), {"parent": pack.configuration_hash, "calibrate": product}]
-    return replace(pack.with_products({product: changed}), provenance={**pack.provenance, "history": history})
+    return replace(
+        pack.with_products({product: changed}), provenance=with_history(pack, {"calibrate": product})
+    )

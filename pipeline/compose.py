@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dapo.errors import VocabularyError
-from dapo.pack import Pack, add_type
+from dapo.pack import Pack
+from dapo.pack_changes import add_type
 from dapo.vocabulary import check_slugs
 from pipeline.infer import InProcessInfer
 

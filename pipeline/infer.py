@@ -51,7 +51,7 @@ class InProcessInfer:
         self._predictor = predictor
         self._batch = batch
         self.image_size = predictor.image_size
-        self.configuration_hash = pack.configuration_hash
+        self.pack = pack
 
     def infer(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
         """See `pipeline.ports.Infer`.

@@ -2,6 +2,9 @@
 
 `Preparer` decodes and cuts (it may run in a thread of its own); `Inspector` infers in batches and judges, in order.
 Both are bounded: a frame's pixels are dropped with its result.
+
+The pack is a property of the answer: a model may answer with another one from some call on. A frame is of one pack all the
+same: what was cut for or answered under the one before is cut and asked again. In the order of frames packs change once.
 """
 
 from __future__ import annotations
@@ -21,12 +24,12 @@ from numpy.typing import NDArray
 from dapo.errors import FrameError
 from dapo.inspection import Evaluation, Prediction, Verdict
 from dapo.judge import judge
-from dapo.pack import Pack
+from dapo.pack import Pack, Polygon, Tiles
 from dapo.preprocess import resize
 from dapo.quality import FROZEN_AFTER, FrozenDetector, defects_of_picture
 from dapo.tiles import Window, merge, windows
 from pipeline.decode import DecodedImage, Limits, check_pixels, decode
-from pipeline.ports import Frame, Infer, Partition, Result
+from pipeline.ports import Configuration, Frame, Infer, Partition, Result
 
 _LOG = logging.getLogger(__name__)
 _MAX_CAMERAS = 1000  # watched for a standing picture: names come from outside, one a shot where a sender errs
@@ -42,6 +45,7 @@ class Prepared:
         pixels: uint8 [H, W, 3], None where the frame failed.
         parts: windows of the frame, in px.
         inputs: uint8 [len(parts), S, S, 3]; empty where nothing is inferred.
+        cut: tiles and regions that it was cut by; None where nothing is inferred.
         picture: (reason code, reason) where the picture itself is not usable.
         error: (stage, code, message) where the frame failed.
     """
@@ -53,6 +57,7 @@ class Prepared:
     pixels: NDArray[np.uint8] | None = None
     parts: list[Window] = field(default_factory=list)
     inputs: list[NDArray[np.uint8]] = field(default_factory=list)
+    cut: tuple[Tiles | None, tuple[Polygon, ...]] | None = None
     picture: tuple[str, str] | None = None
     error: tuple[str, str, str] | None = None
 
@@ -61,6 +66,19 @@ class Prepared:
         """Bytes it holds."""
         pixels = 0 if self.pixels is None else self.pixels.nbytes
         return pixels + len(self.frame.data) + sum(one.nbytes for one in self.inputs)
+
+
+def cut_for(pack: Pack, prepared: Prepared) -> bool:
+    """Cut a frame into model inputs as a pack says, unless it is cut so or needs none; whether it was cut."""
+    product = pack.product(prepared.frame.product_id)
+    wanted = (product.tiles, product.roi)
+    if prepared.pixels is None or prepared.picture or prepared.error or prepared.cut == wanted:
+        return False
+    height, width = prepared.pixels.shape[:2]
+    prepared.parts = windows(width, height, *wanted)
+    prepared.inputs = [resize(part.cut(prepared.pixels), pack.encoder.image_size) for part in prepared.parts]
+    prepared.cut = wanted
+    return True
 
 
 def content_hash(frame: Frame) -> str:
@@ -75,14 +93,12 @@ class Preparer:
     """Decodes frames, checks the picture and cuts it into model inputs.
 
     Args:
-        pack: tiles and regions per product.
-        image_size: side of the model's input in px.
+        infer: the model that will be asked: its pack says how a frame is cut.
         limits: checked before decoding.
     """
 
-    def __init__(self, pack: Pack, image_size: int, limits: Limits | None = None) -> None:
-        self._pack = pack
-        self._size = image_size
+    def __init__(self, infer: Infer, limits: Limits | None = None) -> None:
+        self._infer = infer
         self._limits = limits or Limits()
         self._frozen: OrderedDict[str, FrozenDetector] = OrderedDict()  # the camera seen last is last
         self._read: dict[Partition, int] = {}  # offset of the last frame that was looked at
@@ -110,11 +126,8 @@ class Preparer:
         try:
             image = self._decode(frame)
             prepared.pixels = image.pixels
-            product = self._pack.product(frame.product_id)
             prepared.picture = self._frozen_check(frame, image.pixels) or defects_of_picture(image.pixels)
-            if prepared.picture is None:
-                prepared.parts = windows(image.width, image.height, product.tiles, product.roi)
-                prepared.inputs = [resize(part.cut(image.pixels), self._size) for part in prepared.parts]
+            cut_for(self._infer.pack, prepared)
         except FrameError as error:
             prepared.error = ("decode", error.code, str(error))
         prepared.decode_ms = (time.perf_counter() - begun) * 1000
@@ -151,11 +164,13 @@ class Inferred:
     """A frame and what the model said of each of its inputs.
 
     Attributes:
+        pack: that all predictions come from; of a frame without inputs, the one in force; None before that is known.
         infer_ms: its share of the model's time.
     """
 
     prepared: Prepared
     predictions: list[Prediction] = field(default_factory=list)
+    pack: Pack | None = None
     infer_ms: float = 0.0
 
     @property
@@ -170,10 +185,10 @@ class Inspector:
     `take` and `rest` infer, `judge` judges: who has a thread for each keeps the model busy. `add` and `flush` do both.
 
     Args:
-        infer: the model.
-        pack: the same that `infer` answers with.
+        infer: the model; each frame is judged by the pack that its predictions come from.
         batch: model inputs per call.
         live: answer each frame at once instead of waiting for a full batch.
+        pack_name: what rows call the pack; none: by its hash.
 
     Example:
         for prepared in frames:
@@ -181,11 +196,12 @@ class Inspector:
         yield from inspector.flush()
     """
 
-    def __init__(self, infer: Infer, pack: Pack, *, batch: int = 8, live: bool = False) -> None:
+    def __init__(self, infer: Infer, *, batch: int = 8, live: bool = False, pack_name: str = "") -> None:
         self._infer = infer
-        self._pack = pack
+        self._pack = infer.pack  # of the last answer
         self._batch = batch
         self._live = live
+        self._pack_name = pack_name
         self._waiting: deque[Inferred] = deque()
         self._inputs: deque[tuple[NDArray[np.uint8], Inferred]] = deque()
 
@@ -199,28 +215,33 @@ class Inspector:
 
     def take(self, prepared: Prepared) -> Iterator[Inferred]:
         """Take one frame; give those that can be judged."""
+        cut_for(self._pack, prepared)  # it may have been cut before the pack changed
         waiting = Inferred(prepared)
         self._waiting.append(waiting)
         self._inputs.extend((one, waiting) for one in prepared.inputs)
         while len(self._inputs) >= self._batch:
-            self._run(self._batch)
+            self._run()
+            yield from self._ready()
         # Many failed frames behind one that waits for its batch, or very large ones, must not pile up.
         if (
             self._live
             or len(self._waiting) > 4 * self._batch
             or sum(one.prepared.weight for one in self._waiting) > _MAX_WAITING_BYTES
         ):
-            self._run(len(self._inputs))
-        yield from self._ready()
+            yield from self.rest()
+        else:
+            yield from self._ready()
 
     def rest(self) -> Iterator[Inferred]:
         """Infer what waits for a full batch; give all frames that are left."""
-        self._run(len(self._inputs))
+        while self._inputs:
+            self._run()
+            yield from self._ready()
         yield from self._ready()
 
-    def _run(self, count: int) -> None:
-        if not count:
-            return
+    def _run(self) -> None:
+        """Ask for the inputs that have waited longest, a batch at most."""
+        count = min(self._batch, len(self._inputs))
         taken = [self._inputs.popleft() for _ in range(count)]
         begun = time.perf_counter()
         products = [waiting.prepared.frame.product_id for _, waiting in taken]
@@ -228,20 +249,39 @@ class Inspector:
         each = (time.perf_counter() - begun) * 1000 / count
         for (_, waiting), prediction in zip(taken, predictions, strict=True):
             waiting.predictions.append(prediction)
+            waiting.pack = waiting.pack or self._infer.pack
             waiting.infer_ms += each
+        if self._infer.pack is not self._pack:
+            self._pack = self._infer.pack
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """Another pack has answered: what was cut for or answered under the one before is asked again, all of it."""
+        for waiting in self._waiting:
+            if cut_for(self._pack, waiting.prepared) or waiting.pack is not self._pack:
+                waiting.predictions.clear()
+                waiting.pack = None
+        self._inputs = deque(
+            (one, waiting)
+            for waiting in self._waiting
+            for one in waiting.prepared.inputs[len(waiting.predictions) :]
+        )
 
     def _ready(self) -> Iterator[Inferred]:
         while self._waiting and self._waiting[0].complete:
-            yield self._waiting.popleft()
+            one = self._waiting.popleft()
+            one.pack = one.pack or self._pack
+            yield one
 
     def judge(self, inferred: Inferred) -> Result:
         """The result of one frame; may run in another thread than the model does."""
-        prepared = inferred.prepared
+        prepared, pack = inferred.prepared, inferred.pack
+        assert pack is not None  # a frame that can be judged has one
         begun = time.perf_counter()
         verdict, error = None, prepared.error
         if error is None:
             try:
-                verdict = self._verdict(prepared, inferred.predictions)
+                verdict = _verdict(prepared, inferred.predictions, pack)
             except Exception as problem:  # one frame must not stop a shift: it goes to the dead letters
                 _LOG.exception("frame %s can't be judged", prepared.frame.frame_id)
                 text = f"The frame can't be judged ({type(problem).__name__}: {problem}). Report this with the frame."
@@ -260,14 +300,16 @@ class Inspector:
             decode_ms=prepared.decode_ms,
             infer_ms=inferred.infer_ms,
             judge_ms=(time.perf_counter() - begun) * 1000,
+            configuration=Configuration.of(pack, self._pack_name),
         )
 
-    def _verdict(self, prepared: Prepared, predictions: list[Prediction]) -> Verdict:
-        product = self._pack.product(prepared.frame.product_id)
-        if prepared.picture is not None:
-            code, reason = prepared.picture
-            limits = (product.threshold_ok, product.threshold_notok)
-            return Verdict(Evaluation.NOT_DECIDABLE, code, reason, float("nan"), *limits, ())
-        assert prepared.pixels is not None
-        height, width = prepared.pixels.shape[:2]
-        return judge(merge(predictions, prepared.parts, width, height), product, width, height)
+
+def _verdict(prepared: Prepared, predictions: list[Prediction], pack: Pack) -> Verdict:
+    product = pack.product(prepared.frame.product_id)
+    if prepared.picture is not None:
+        code, reason = prepared.picture
+        limits = (product.threshold_ok, product.threshold_notok)
+        return Verdict(Evaluation.NOT_DECIDABLE, code, reason, float("nan"), *limits, ())
+    assert prepared.pixels is not None
+    height, width = prepared.pixels.shape[:2]
+    return judge(merge(predictions, prepared.parts, width, height), product, width, height)

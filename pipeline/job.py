@@ -22,7 +22,7 @@ from pipeline.record import RESULTS, ROWS_PER_FILE, FolderSink
 from pipeline.report.overlay import colours, draw_overlay
 from pipeline.report.page import write_report
 from pipeline.resume import PREVIOUS, Resumption
-from pipeline.rows import DEAD_LETTERS, MASKS, OVERLAYS, Configuration
+from pipeline.rows import DEAD_LETTERS, MASKS, OVERLAYS
 from pipeline.run import RunOptions, exit_code, run
 from pipeline.sources.walk import RUN_MARKER
 from pipeline.summary import FrameOutcome, RunSummary
@@ -93,7 +93,6 @@ def _run(
     palette = colours(pack.product(job.options.product).types)
     sink = FolderSink(
         job.out,
-        Configuration.of(pack, job.pack_name),
         rows_per_file=ROWS_PER_FILE,
         draw=partial(draw_overlay, palette=palette),
     )
@@ -102,12 +101,12 @@ def _run(
     run(
         source,
         infer,
-        pack,
         sink,
         summary,
         job.options,
         resumption=resumption,
         keep=sink.keep,
+        pack_name=job.pack_name,
         stop=stop,
         on_frame=on_frame,
     )

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dapo.inspection import Prediction, Verdict
+from dapo.pack import Pack
 
 Headers = tuple[tuple[str, bytes], ...]
 Partition = tuple[str, int]  # topic, number
@@ -86,12 +87,38 @@ class Frame:
     record: Record | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a row says of the model that made it.
+
+    Attributes:
+        hash: of the prompt pack.
+        model: encoder by name and hash.
+        prompts: name of the pack.
+    """
+
+    hash: str
+    model: str
+    prompts: str
+
+    @classmethod
+    def of(cls, pack: Pack, name: str = "") -> Configuration:
+        """The configuration of a pack called `name`; without a name it is called by the start of its hash."""
+        digest = pack.configuration_hash
+        return cls(digest, f"{pack.encoder.name}@{pack.encoder.sha256[:12]}", name or digest[:12])
+
+
 DROP = "drop"  # the stage of a declared drop: such a result is Aborted, not Failed
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One frame's outcome: exactly one per frame. `verdict` is None where the frame failed or was dropped (`error`)."""
+    """One frame's outcome: exactly one per frame. `verdict` is None where the frame failed or was dropped (`error`).
+
+    Attributes:
+        pixels: for overlays; sinks must not keep it.
+        configuration: of the pack that all of it was made with; of a frame that failed, of the pack then in force.
+    """
 
     frame: Frame
     verdict: Verdict | None
@@ -99,12 +126,13 @@ class Result:
     image_width: int
     image_height: int
     image_sha256: str
-    pixels: NDArray[np.uint8] | None  # for overlays; sinks must not keep it
+    pixels: NDArray[np.uint8] | None
     started_at: datetime
     finished_at: datetime
     decode_ms: float
     infer_ms: float
     judge_ms: float
+    configuration: Configuration
 
 
 class Source(Protocol):
@@ -127,10 +155,16 @@ class Infer(Protocol):
 
     `images` is uint8 [B, S, S, 3] RGB at `image_size`; `products` names one product per image. Blocks until all are
     answered. Not thread-safe. The answer of an image does not depend on what else is in the batch beyond float rounding.
+
+    `pack` is what its last answer was made with (before the first: what it was opened with), and may be read from any
+    thread. All answers of one call come from one pack. Where a call answers with another pack than the one before, the
+    images of the call may be cut for that one: whoever cuts them compares, and asks again.
     """
 
     image_size: int
-    configuration_hash: str
+
+    @property
+    def pack(self) -> Pack: ...
 
     def infer(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]: ...
 

@@ -28,7 +28,7 @@ from pipeline.deadletter import write_dead_letter
 from pipeline.naming import artifact_name
 from pipeline.ports import Result
 from pipeline.report.overlay import draw_overlay
-from pipeline.rows import DEAD_LETTERS, MASKS, OVERLAYS, Configuration, to_row
+from pipeline.rows import DEAD_LETTERS, MASKS, OVERLAYS, to_row
 from schemas.codec import SchemaError, record_batch, rows_of
 from schemas.results import SCHEMA, ResultRow
 
@@ -49,7 +49,6 @@ class FolderSink:
 
     Args:
         out: made where it is missing; it must hold no rows yet (`Resumption` moves those of an earlier run).
-        configuration: what rows say of the model.
         draw: makes the overlay.
 
     Raises:
@@ -59,13 +58,11 @@ class FolderSink:
     def __init__(
         self,
         out: Path,
-        configuration: Configuration,
         *,
         rows_per_file: int = ROWS_PER_FILE,
         draw: Draw = draw_overlay,
     ) -> None:
         self.out = out
-        self._configuration = configuration
         self._size = rows_per_file
         self._draw = draw
         self._rows: list[ResultRow] = []
@@ -93,7 +90,7 @@ class FolderSink:
             if result.pixels is not None:
                 overlay = self._draw(result.pixels, result.verdict)
                 _write_image(self.out / OVERLAYS / f"{name}.jpg", overlay, "JPEG", quality=_QUALITY)
-        self.keep(to_row(result, self._configuration))
+        self.keep(to_row(result))
 
     def keep(self, row: ResultRow) -> None:
         """Take a finished row as it is (of a run that is resumed); its pictures lie in the folder already."""

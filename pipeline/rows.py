@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from dapo.inspection import Evaluation, ResultState, Verdict
-from dapo.pack import Pack
 from pipeline.naming import artifact_name
 from pipeline.ports import DROP, Result
 from pipeline.summary import FrameOutcome
@@ -19,33 +17,13 @@ from schemas.results import ResultRow
 OVERLAYS, MASKS, DEAD_LETTERS = "overlays", "masks", "deadletter"
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """What all rows of one run say of the model.
-
-    Attributes:
-        hash: of the prompt pack.
-        model: encoder by name and hash.
-        prompts: name of the pack.
-    """
-
-    hash: str
-    model: str
-    prompts: str
-
-    @classmethod
-    def of(cls, pack: Pack, name: str) -> Configuration:
-        """The configuration of a pack called `name`."""
-        return cls(pack.configuration_hash, f"{pack.encoder.name}@{pack.encoder.sha256[:12]}", name)
-
-
-def to_row(result: Result, configuration: Configuration, *, deadline_ms: float | None = None) -> ResultRow:
+def to_row(result: Result, *, deadline_ms: float | None = None) -> ResultRow:
     """The result row of one frame, masks as run lengths of the frame.
 
     Args:
         deadline_ms: promised time from capture to result, where the frame's own header says none.
     """
-    frame, verdict = result.frame, result.verdict
+    frame, verdict, configuration = result.frame, result.verdict, result.configuration
     own, record = frame.headers, frame.record
     deadline = float(own["deadline_ms"]) if "deadline_ms" in own else deadline_ms
     took_ms = (result.finished_at - frame.captured_at).total_seconds() * 1000

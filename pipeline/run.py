@@ -11,7 +11,7 @@ from itertools import islice
 
 from dapo.errors import OutputError
 from dapo.inspection import Evaluation, ResultState
-from dapo.pack import ANY_PRODUCT, Pack
+from dapo.pack import ANY_PRODUCT
 from pipeline.decode import Limits
 from pipeline.inspect import Inspector, Prepared, Preparer, content_hash
 from pipeline.ports import Frame, Infer, Result, Sink, Source
@@ -50,7 +50,6 @@ class RunOptions:
 def run(
     source: Source,
     infer: Infer,
-    pack: Pack,
     sink: Sink,
     summary: RunSummary,
     options: RunOptions | None = None,
@@ -59,6 +58,7 @@ def run(
     keep: Callable[[ResultRow], None] | None = None,
     stop: threading.Event | None = None,
     on_frame: Callable[[FrameOutcome], None] | None = None,
+    pack_name: str = "",
 ) -> None:
     """Inspect every frame of a source and count it into `summary`.
 
@@ -66,6 +66,7 @@ def run(
         resumption: results to take over instead of inspecting again; each is handed to `keep` in its turn.
         stop: once set, the frames under way are finished and the run ends; `summary.interrupted` says so.
         on_frame: called after each result, for progress.
+        pack_name: what rows call the pack.
 
     Raises:
         OutputError: the sink can't write; what it published before stays.
@@ -73,8 +74,8 @@ def run(
     """
     options = options or RunOptions()
     stop = stop or threading.Event()
-    preparer = Preparer(pack, infer.image_size, options.limits)
-    inspector = Inspector(infer, pack, batch=options.batch, live=options.live)
+    preparer = Preparer(infer, options.limits)
+    inspector = Inspector(infer, batch=options.batch, live=options.live, pack_name=pack_name)
     last_flush = time.monotonic()
 
     def count(found: FrameOutcome) -> None:

@@ -60,6 +60,9 @@ class PackSettings(_Section):
     """The prompt pack."""
 
     path: Path | None = Field(default=None, description="prompt pack; none: the bundled one")
+    follow: bool = Field(
+        default=False, description="a worker judges with the registry's champion, whichever that is"
+    )
 
 
 class ModelSettings(_Section):
@@ -134,6 +137,7 @@ class StoreSettings(_Section):
     access_key: SecretStr | None = Field(default=None, description="better in the environment")
     secret_key: SecretStr | None = Field(default=None, description="better in the environment")
     bucket: str = Field(default="inspection", description="images, manifest and large frames")
+    models_bucket: str = Field(default="models", description="prompt packs and which of them is in force")
     region: str = Field(default="us-east-1", description="as the server names it")
     tls: bool = Field(default=False, description="speak TLS")
     ssl_cafile: Path | None = Field(
@@ -178,6 +182,9 @@ class ArchiveSettings(_Section):
     """`dapo archive`: which images are kept, and for how long. NotOK, NotDecidable and Failed frames always are."""
 
     group: str = Field(default="archive", min_length=1, description="consumer group of the archiver")
+    labels_group: str = Field(
+        default="dapo-labels-sync", min_length=1, description="consumer group of 'dapo labels sync'"
+    )
     near_margin: float = Field(
         default=0.1, ge=0, le=1, description="OK frames from (1 - this) * threshold_ok on are kept"
     )

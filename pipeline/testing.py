@@ -5,6 +5,7 @@ FakeInfer    anomaly where a cell differs from its image's median: finds bright 
 MemorySink   results in a list
 MemoryLog    a group member over a `MemoryBroker`, with commits that fail on demand
 MemoryStore  a bucket that can go away, fill up and damage what it gets
+FakeServer   a model server that packs are promoted on, which can refuse to load or to switch
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dapo.errors import DapoError
 from dapo.inspection import Prediction
 from dapo.pack import EncoderRef, Pack, Product, Scoring, TypeWord
-from pipeline.ports import Frame, Loss, Message, Partition, Record, Result
+from pipeline.ports import Configuration, Frame, Loss, Message, Partition, Record, Result
 from pipeline.store.memory import MemoryStore as MemoryStore
 
 GRID = 8
@@ -78,6 +80,9 @@ def small_pack(*types: str, products: dict[str, Product] | None = None) -> Pack:
     )
 
 
+CONFIGURATION = Configuration.of(small_pack(), "small")
+
+
 class FakeSource:
     """Gives frames from memory.
 
@@ -108,13 +113,13 @@ class FakeInfer:
     Type 0 where the cell is darker, type 1 (where the product has one) where it is brighter. Deterministic.
 
     Attributes:
+        pack: may be set to another one, as a server that is given one: the next call answers with it.
         calls: number of images of each call.
     """
 
-    def __init__(self, pack: Pack, image_size: int = SIZE) -> None:
-        self._pack = pack
-        self.image_size = image_size
-        self.configuration_hash = pack.configuration_hash
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
+        self.image_size = pack.encoder.image_size
         self.calls: list[int] = []
 
     def infer(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
@@ -132,7 +137,7 @@ class FakeInfer:
         cells = image.mean(axis=2).reshape(GRID, side, GRID, side).mean(axis=(1, 3))
         difference = cells - np.median(cells)
         anomaly = np.clip(np.abs(difference) / 60, 0, 1).astype(np.float16)
-        count = len(self._pack.product(product).types)
+        count = len(self.pack.product(product).types)
         types = np.where(difference > 0, min(1, max(0, count - 1)), 0).astype(np.uint16)
         weights = np.bincount(types.ravel(), anomaly.ravel().astype(np.float64), count)[:count] + 1e-6
         return Prediction(
@@ -141,6 +146,47 @@ class FakeInfer:
             type_map=types,
             type_scores=(weights / weights.sum()).astype(np.float32) if count else np.empty(0, np.float32),
         )
+
+
+class FakeServer:
+    """See `pipeline.registry.servers.Server`.
+
+    Attributes:
+        packs: configuration hashes of what is loaded.
+        serving: of what it answers with; None: nothing.
+        broken: of packs that it can't load.
+        stuck: of packs that it can't be pointed to.
+        asked: (verb, hash) of each call that changed something.
+    """
+
+    def __init__(self, name: str = "server", serving: Pack | None = None) -> None:
+        self.name = name
+        self.serving = None if serving is None else serving.configuration_hash
+        self.packs: set[str] = set() if self.serving is None else {self.serving}
+        self.broken: set[str] = set()
+        self.stuck: set[str] = set()
+        self.asked: list[tuple[str, str]] = []
+
+    def served(self) -> set[str]:
+        """See the port."""
+        return set() if self.serving is None else {self.serving}
+
+    def load(self, pack: Pack, keep: Sequence[Pack]) -> None:
+        """See the port."""
+        digest = pack.configuration_hash
+        if digest in self.broken:
+            raise DapoError(f"can't load {digest}.")
+        if digest not in self.packs:
+            self.asked.append(("load", digest))
+            self.packs = {digest, *(one.configuration_hash for one in keep)}
+
+    def serve(self, pack: Pack, keep: Sequence[Pack]) -> None:
+        """See the port."""
+        digest = pack.configuration_hash
+        if digest in self.stuck or digest not in self.packs:
+            raise DapoError(f"can't be pointed to {digest}.")
+        self.asked.append(("serve", digest))
+        self.serving = digest
 
 
 class MemorySink:

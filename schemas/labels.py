@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from schemas.ids import label_id
 GOOD = "good"  # the label of a frame without a defect; no defect type may have this name
 SOURCES = ("cli", "import", "console")
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_MAX_SLUG = 240  # characters: a defect type's slug ends the name of a topic, which may have 249
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +60,9 @@ def label_row(
     Raises:
         ValueError: `label` is no slug, `source` is not known, a good frame has a mask, or the time has no zone.
     """
-    if not _SLUG.fullmatch(label):
-        raise ValueError(f"label '{label}': expected the slug of a defect type ([a-z0-9-]) or '{GOOD}'")
     if source not in SOURCES:
         raise ValueError(f"label source '{source}': expected one of {', '.join(SOURCES)}")
-    if label == GOOD and mask is not None:
-        raise ValueError(f"label '{GOOD}': a frame without a defect has no mask")
+    check_label(label, mask)
     return LabelRow(
         label_id=label_id(result_id, label, author, labelled_at),
         result_id=result_id,
@@ -76,3 +75,52 @@ def label_row(
         comment=comment,
         supersedes=supersedes,
     )
+
+
+def check_label(label: str, mask: Mapping[str, Any] | None) -> None:
+    """See that a label says something.
+
+    Raises:
+        ValueError: it is no slug, or a good frame has a mask.
+    """
+    if len(label) > _MAX_SLUG or not _SLUG.fullmatch(label):
+        raise ValueError(f"label '{label:.80}': expected the slug of a defect type ([a-z0-9-]) or '{GOOD}'")
+    if label == GOOD and mask is not None:
+        raise ValueError(f"label '{GOOD}': a frame without a defect has no mask")
+
+
+def in_force(
+    rows: Iterable[LabelRow], about: Callable[[LabelRow], str] = lambda row: row.result_id
+) -> dict[str, tuple[LabelRow, ...]]:
+    """What people say of each result by now: the last word counts, in whatever order labels come, and however often.
+
+    - A label that another one replaces is out.
+    - In order of time (`labelled_at`, then `label_id`), "good" takes back all that was said before, and a defect takes back
+      "good". Defects stand together.
+    - Of one type, labels without masks are one: the latest.
+
+    Args:
+        about: what a label is about, where results are taken together.
+
+    Returns:
+        Labels in order of time, at least one: "good" alone, or defects. What has no label left is missing.
+    """
+    once: dict[str, LabelRow] = {}
+    for row in rows:
+        other = once.get(row.label_id)
+        # Sent again with another mask or comment, one id has two contents: either order of them must give the same.
+        once[row.label_id] = row if other is None else max(row, other, key=repr)
+    replaced = {row.supersedes for row in once.values()}
+    found: dict[str, list[LabelRow]] = defaultdict(list)
+    for row in sorted(once.values(), key=lambda row: (row.labelled_at, row.label_id)):
+        if row.label_id not in replaced:
+            here = about(row)
+            before = [] if row.label == GOOD else [one for one in found[here] if not _taken_back(one, row)]
+            found[here] = [*before, row]
+    return {here: tuple(labels) for here, labels in found.items()}
+
+
+def _taken_back(earlier: LabelRow, defect: LabelRow) -> bool:
+    """Whether a defect that is named later leaves nothing of what was said before."""
+    said_again = earlier.label == defect.label and earlier.mask is None and defect.mask is None
+    return earlier.label == GOOD or said_again

@@ -49,6 +49,24 @@ def deploy(
         ContractError: the pack asks for more than the contract carries.
         ServiceUnavailable: the server is away. Deploying again goes on where it stopped.
     """
+    pushed = load(server, pack, keep, placement, ensemble=ensemble, replace=replace)
+    return Deployed((*pushed, *point(server, pack, keep, ensemble=ensemble)))
+
+
+def load(
+    server: ModelServer,
+    pack: Pack,
+    keep: Sequence[Pack] = (),
+    placement: Placement = Placement(),
+    *,
+    ensemble: str = ENSEMBLE.name,
+    replace: bool = False,
+) -> tuple[str, ...]:
+    """The first part of `deploy`: load a pack, and ask it for a known answer; what is served is served on.
+
+    Returns:
+        Models that were pushed.
+    """
     # Step 1: refuse what can't work, before anything is changed.
     packs = list({one.configuration_hash: one for one in (pack, *keep)}.values())
     models = model_files(packs, placement)
@@ -62,12 +80,32 @@ def deploy(
             pushed.append(model.name)
     # Step 3: a known answer from the very versions that will be asked.
     probe(server, pack)
+    return tuple(pushed)
+
+
+def point(
+    server: ModelServer, pack: Pack, keep: Sequence[Pack] = (), *, ensemble: str = ENSEMBLE.name
+) -> tuple[str, ...]:
+    """The second part of `deploy`: let an ensemble serve a pack that is loaded. It takes milliseconds.
+
+    Args:
+        keep: packs, one of which is served now: where the ensemble can't be pointed, it is pointed back to that.
+
+    Returns:
+        The ensemble, where it had to be pointed.
+    """
     # Step 4: the ensemble.
     target = ensemble_files(pack, ensemble)
-    if not server.has(target):
-        _point(server, target, packs, ensemble)
-        pushed.append(ensemble)
-    return Deployed(tuple(pushed))
+    if server.has(target):
+        return ()
+    _point(server, target, (pack, *keep), ensemble)
+    return (ensemble,)
+
+
+def loaded(server: ModelServer, pack: Pack) -> bool:
+    """Whether both models of a pack are loaded, beside whatever else is."""
+    versions = Versions.of(pack)
+    return versions.encoder in server.ready(ENCODER.name) and versions.head in server.ready(HEAD.name)
 
 
 def _refuse_without_skeleton(server: ModelServer) -> None:

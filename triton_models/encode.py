@@ -13,7 +13,6 @@ from dapo.runtime import Runtime
 from triton_models.config import RUNTIME, THREADS, WEIGHTS_FOLDER
 from triton_models.contract import CLS, FEATURES_HASH, IMAGE, MAX_BATCH, TAPS
 from triton_models.settings import Settings, Tensors
-from triton_models.versions import features_hash
 from triton_models.weights import find_weights
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -61,7 +60,7 @@ class Encode:
             runtime=_runtime(settings.parameters.get(RUNTIME, "auto")),
             batch=MAX_BATCH,
         )
-        return cls(side, features_hash(pack))
+        return cls(side, pack.features_hash)
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """uint8 [B, S, S, 3] to cls [B, D], taps [B, L, N, D], features_hash [B, 32]."""

@@ -24,7 +24,6 @@ from triton_models.contract import (
     product_names,
 )
 from triton_models.settings import Settings, Tensors, Unanswerable
-from triton_models.versions import features_hash
 
 
 class Predict:
@@ -39,7 +38,7 @@ class Predict:
         self._head, self._device = head, device
         self._names = product_names(head.pack)
         self._width = max_types(head.pack)
-        self._features = torch.frombuffer(bytearray.fromhex(features_hash(head.pack)), dtype=torch.uint8)
+        self._features = torch.frombuffer(bytearray.fromhex(head.pack.features_hash), dtype=torch.uint8)
         self._pack = torch.frombuffer(bytearray.fromhex(head.pack.configuration_hash), dtype=torch.uint8)
 
     @classmethod

@@ -29,7 +29,7 @@ from triton_models.contract import (
 from triton_models.repository import DeployError
 from triton_models.server import ModelServer
 from triton_models.tensors import arrays, ask, digest_bytes
-from triton_models.versions import Versions, features_hash
+from triton_models.versions import Versions
 
 _TOLERANCE = 1e-3  # half precision on a GPU; what is wrong is wrong by more
 _DEADLINE_S = 120.0  # the first run of a large encoder on a busy CPU
@@ -42,12 +42,14 @@ def probe(server: ModelServer, pack: Pack) -> None:
         DeployError: an answer is wrong.
         ServiceUnavailable: the server does not answer.
     """
-    versions, side = Versions.of(pack), digest_bytes(features_hash(pack))
+    versions, side = Versions.of(pack), digest_bytes(pack.features_hash)
     words = _words(pack)
     size = Sizes.of(pack)
     frames: dict[str, NDArray[Any]] = {
         CLS.name: words,
-        TAPS.name: np.broadcast_to(words[:, None, None], (2, 1, size.grid**2, size.width)),
+        TAPS.name: np.broadcast_to(
+            words[:, None, None], (2, 1 + pack.has_stem_tap, size.grid**2, size.width)
+        ),
         FEATURES_HASH.name: np.stack([side, side]),
         PRODUCT.name: np.full((2, 1), product_names(pack).index(ANY_PRODUCT), np.int64),
     }

@@ -95,6 +95,11 @@ class ModelServer:
                 f"model server {self.address.url} can't load {files.name}: {error.message().strip()}"
             ) from error
 
+    def unload(self, model: str) -> None:
+        """Take a model away; one that is not there is no error."""
+        with explained(self.address.url):
+            self.client.unload_model(model, client_timeout=_ASK_S)
+
     def close(self) -> None:
         """Close the connection."""
         self.client.close()

@@ -38,7 +38,6 @@ from triton_models.encode import Encode
 from triton_models.predict import Predict
 from triton_models.repository import PACK_FILE
 from triton_models.settings import Unanswerable
-from triton_models.versions import features_hash
 
 
 def stub(*, broken: bool = False) -> ModuleType:
@@ -234,6 +233,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.configs[name] = config
         return service_pb2.RepositoryModelLoadResponse()
 
+    def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take a model away."""
+        self.models.pop(request.model_name, None)
+        self.configs.pop(request.model_name, None)
+        return service_pb2.RepositoryModelUnloadResponse()
+
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answer, after whatever trouble was asked for."""
         if request.model_name in (ENCODER.name, HEAD.name):
@@ -267,7 +272,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     ) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
         pack: Pack = unpack(content)
         if name == ENCODER.name:
-            return Encode(ImageSide(pack, encoder=self._encoder), features_hash(pack))
+            return Encode(ImageSide(pack, encoder=self._encoder), pack.features_hash)
         return Predict(Head(pack))
 
     def _answer(self, request: Any, found: dict[str, torch.Tensor]) -> Any:

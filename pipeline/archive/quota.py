@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 
-from pipeline.archive import manifest
 from pipeline.archive.keys import safe_segment
 from pipeline.archive.manifest import Part
 from pipeline.archive.policy import OF_OK_FRAMES
+from pipeline.archive.table import read
 from pipeline.ports import ObjectStore
 from schemas.results import ResultRow
 
@@ -61,7 +61,7 @@ class QuotaBook:
     def _counted(self, part: Part) -> dict[str, set[str]]:
         cameras: dict[str, set[str]] = defaultdict(set)
         for file in self._store.list(part.prefix):
-            table = manifest.read(self._store, file.key, ["camera_id", "frame_key", "kept_because"])
+            table = read(self._store, file.key, ["camera_id", "frame_key", "kept_because"])
             for camera, key, reason in zip(*(column.to_pylist() for column in table.columns), strict=True):
                 if reason in OF_OK_FRAMES:
                     cameras[safe_segment(camera)].add(key)

@@ -85,11 +85,14 @@ def prune_command(
         min=0,
         help="Days of large frames (claims/): more than frames and dead letters together are kept; 0: for ever.",
     ),
+    labelled: bool = typer.Option(
+        False, "--labelled", help="Delete labelled frames, too; without it they are kept whatever their age."
+    ),
     config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
 ) -> None:
     """Delete images and manifest rows that are older than archive.keep_..._days, and large frames that were sent long ago.
 
-    May be stopped and run again.
+    Frames with a label are kept. May be stopped and run again.
     """
     settings = load(config=config).settings
     store = open_store(settings.store)
@@ -99,6 +102,7 @@ def prune_command(
             retention_of(settings.archive),
             now=datetime.now(UTC),
             claims_older_than=timedelta(days=claims_days) if claims_days else None,
+            labelled_too=labelled,
             dry_run=dry_run,
             tell=print,
         )
@@ -124,4 +128,6 @@ def summary(pruned: Pruned, *, dry_run: bool) -> str:
     verb = "would delete" if dry_run else "deleted"
     text = f"{verb} {pruned.images} images, {pruned.claims} claims and {pruned.rows.total()} rows"
     text += f"; {pruned.files} files of the manifest are empty"
+    if pruned.labelled:
+        text += f"; {'would keep' if dry_run else 'kept'} {pruned.labelled} images past their time that are labelled"
     return f"{text}; {pruned.busy} were being written: prune again" if pruned.busy else text

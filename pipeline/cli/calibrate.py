@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
         opened = open_source([str(good)], None, limits, summary.add_skipped)
         options = RunOptions(product=product, batch=settings.run.batch, limits=limits)
         with shown(told, opened.source.total) as on_frame:
-            run(opened.source, infer, chosen, sink, summary, options, on_frame=on_frame)
+            run(opened.source, infer, sink, summary, options, on_frame=on_frame)
         if summary.skipped:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in summary.skipped.most_common(8))
             told.print(f"not taken as frames: {kinds}")

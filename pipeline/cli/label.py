@@ -15,16 +15,17 @@ from rich.text import Text
 
 from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
+from pipeline.cli.label_sync import sync
 from pipeline.cli.worker import stopped_by_signals
 from pipeline.decode import Limits
 from pipeline.kafka.outlet import KafkaOutlet
 from pipeline.kafka.read import TopicReader
 from pipeline.settings import Settings, load
 from pipeline.stream.label_file import read_labels
-from pipeline.stream.labels import Checker, in_force, label_message
+from pipeline.stream.labels import Checker, label_message
 from pipeline.stream.topics import Topics
 from schemas.codec import SchemaError, decode
-from schemas.labels import LabelRow
+from schemas.labels import LabelRow, in_force
 
 _PACK = typer.Option(
     None, "--pack", help="Prompt pack whose types are known.", show_default="the bundled one"
@@ -38,9 +39,10 @@ _BATCH = 500  # labels of one transaction
 def register(app: typer.Typer) -> None:
     """Add `label` and `labels`."""
     app.command(name="label")(label)
-    labels = typer.Typer(help="Import and list labels.", no_args_is_help=True)
+    labels = typer.Typer(help="Import, list and keep labels.", no_args_is_help=True)
     labels.command(name="import")(import_)
     labels.command(name="list")(list_)
+    labels.command(name="sync")(sync)
     app.add_typer(labels, name="labels")
 
 
@@ -91,7 +93,7 @@ def import_(
 def list_(
     result: str = typer.Option("", "--result", help="Only of this result."),
     author: str = typer.Option("", "--author", help="Only of this author."),
-    all_: bool = typer.Option(False, "--all", help="Also labels that another one replaces."),
+    all_: bool = typer.Option(False, "--all", help="Also labels that a later one replaces or takes back."),
     limit: int = typer.Option(50, "--limit", min=1, help="The newest, so many at most."),
     bootstrap: str | None = _BOOTSTRAP,
     config: Path | None = _CONFIG,
@@ -105,7 +107,7 @@ def list_(
                 found += decode(record.value, LabelRow)
             except SchemaError:
                 continue  # written by somebody else
-    rows = found if all_ else list(in_force(found).values())
+    rows = found if all_ else [row for labels in in_force(found).values() for row in labels]
     chosen = [r for r in rows if (not result or r.result_id == result) and (not author or r.author == author)]
     table = Table(
         "time", "result", "label", "mask", "author", "comment", "label id", box=None, pad_edge=False

@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from dapo.errors import PackError, SettingsError
-from dapo.pack import ANY_PRODUCT, Pack, add_type, as_json, set_product, set_threshold
+from dapo.pack import ANY_PRODUCT, Pack, as_json
+from dapo.pack_changes import add_type, set_product, set_threshold
 from dapo.pack_diff import diff_packs
 from dapo.pack_io import check_writable, read_pack, write_pack
 from dapo.vocabulary import check_slugs

@@ -9,13 +9,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import typer
-from kafka.errors import KafkaError
 from rich.console import Console
 
 from dapo.errors import ServiceUnavailable, SettingsError
 from pipeline.cli.worker import stopped_by_signals
 from pipeline.kafka.read import TopicReader
-from pipeline.kafka.whole import WholeKafkaLog
+from pipeline.kafka.whole import open_whole
 from pipeline.settings import Settings, load
 from pipeline.stream.durations import hours
 from pipeline.stream.health import serve
@@ -104,7 +103,7 @@ def joining(
         def published(since: datetime) -> Iterable[tuple[Key, datetime]]:
             return patiently(lambda: list(keys_of(reader.read(reader.span(topics.parts, since)))), stop, wait)
 
-        log = patiently(lambda: _open(settings, topics.results, group), stop, wait)
+        log = patiently(lambda: open_whole(settings.kafka, topics.results, group, _SLOT), stop, wait)
         held.callback(log.close)
         one = Parts(
             log,
@@ -141,10 +140,3 @@ def parse_views(given: Sequence[str]) -> dict[str, int]:
             )
         found[product or ANY_PRODUCT] = int(number)
     return found
-
-
-def _open(settings: Settings, topic: str, group: str) -> WholeKafkaLog:
-    try:
-        return WholeKafkaLog(settings.kafka, topic, group, _SLOT)
-    except KafkaError as error:
-        raise ServiceUnavailable(f"no broker answers at {settings.kafka.bootstrap}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,10 @@ from dapo.errors import DapoError, SettingsError
 from dapo.pack import Pack
 from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
+from pipeline.cli.models import opened
 from pipeline.cli.terminal import errors, output
 from pipeline.cli.worker import stopped_by_signals
+from pipeline.registry.keep import ChampionKeeper
 from pipeline.settings import TritonSettings, load
 from pipeline.triton.open import address_of, placement_of
 from pipeline.triton.reconcile import PERIOD_S, Reconciler, Sight, State
@@ -167,15 +170,28 @@ def reconcile(
     runtime: Literal["auto", "torch", "openvino"] | None = _RUNTIME,
     weights_folder: str | None = _WEIGHTS,
     period: float = typer.Option(PERIOD_S, "--period", min=0.1, help="Seconds between two looks."),
+    follow: bool = typer.Option(
+        False, "--follow", help="At the registry's champion, whichever that is; takes no pack."
+    ),
     config: Path | None = _CONFIG,
 ) -> None:
     """Keep servers at a pack: one that comes back without it is given it again. Ends with Ctrl-C or SIGTERM."""
-    chosen, kept = _packs(pack, keep)
+    if follow and (pack is not None or keep):
+        raise SettingsError(
+            "--follow: champion and previous come from the registry. Give no pack and no --keep."
+        )
     settings = _settings(config, device, gpus, instances, threads, runtime, weights_folder)
     addresses, placement = _addresses(url, settings), placement_of(settings)
-    watch = Reconciler(chosen, addresses, kept, placement, ensemble=ensemble, replace=replace)
     stop = threading.Event()
-    with stopped_by_signals(stop, _STOP_S):
+    with ExitStack() as held:
+        watch: Reconciler | ChampionKeeper
+        if follow:
+            registry = held.enter_context(opened(load({}, config).settings))
+            watch = ChampionKeeper(registry, addresses, placement, ensemble=ensemble)
+        else:
+            chosen, kept = _packs(pack, keep)
+            watch = Reconciler(chosen, addresses, kept, placement, ensemble=ensemble, replace=replace)
+        held.enter_context(stopped_by_signals(stop, _STOP_S))
         watch.run(stop, period, _say)
 
 

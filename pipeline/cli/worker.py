@@ -25,6 +25,9 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def worker(
         pack: Path | None = typer.Option(None, "--pack", help="Prompt pack.", show_default="the bundled one"),
+        follow: bool | None = typer.Option(
+            None, "--follow", help="Judge with the registry's champion, whichever that is."
+        ),
         group: str | None = typer.Option(
             None, "--group", help="Consumer group: its workers share the frames."
         ),
@@ -46,6 +49,7 @@ def register(app: typer.Typer) -> None:
         """
         given = {
             "pack.path": pack,
+            "pack.follow": follow,
             "worker.group": group,
             "worker.slot": slot,
             "worker.metrics_port": metrics_port,

@@ -10,9 +10,12 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from dapo.errors import LogRefused, ServiceUnavailable
+from dapo.pack import Pack
+from dapo.vocabulary import UNKNOWN_SLUG
 from pipeline.kafka.connect import connection
 from pipeline.settings import KafkaSettings
-from pipeline.stream.retention import Found, Plan
+from pipeline.stream.retention import Found, Plan, like
+from pipeline.stream.topics import Topics
 
 
 class TopicAdmin:
@@ -81,6 +84,23 @@ class TopicAdmin:
         }
         with _explained(self._settings):
             self._admin.create_topics(wanted, wait_for_metadata=True)
+
+    def create_types(self, topics: Topics, pack: Pack) -> list[str]:
+        """Make the topics of a pack's types that are missing, each like that of unknown defects; their names.
+
+        Raises:
+            LogRefused: the topics of the line are missing altogether, or the broker will not.
+        """
+        model = topics.defects(UNKNOWN_SLUG)
+        found = self.find(topics.all(pack))
+        missing = [name for name in topics.all(pack) if name not in found]
+        strange = [name for name in missing if not name.startswith(topics.defects(""))]
+        if strange or model not in found:
+            raise LogRefused(
+                f"the broker lacks {(strange or [model])[0]}. Make the line's topics with 'dapo topics create'."
+            )
+        self.create([like(found[model], name) for name in missing])
+        return missing
 
     def close(self) -> None:
         """Close the connection."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kafka.errors import KafkaError
 
-from dapo.errors import FrameError, LogRefused, ServiceUnavailable
+from dapo.errors import FrameError, LogRefused, ServiceUnavailable, SettingsError
 from dapo.pack import Pack
 from dapo.pack_io import read_pack
 from pipeline.archive.archiver import Archiver
@@ -25,7 +25,7 @@ from pipeline.kafka.frames import FrameReader
 from pipeline.kafka.log import KafkaLog
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.ports import Frame, Infer, ObjectStore
-from pipeline.rows import Configuration
+from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
 from pipeline.store.errors import OF_ONE_OBJECT, NotFound, StoreUnavailable
 from pipeline.store.open import open_store
@@ -61,22 +61,38 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
         SettingsError, PackError, LogRefused: what can't be mended by waiting.
         ServiceUnavailable: `stop` was set while something was waited for.
     """
-    own = settings.worker
+    own, topics = settings.worker, Topics(settings.kafka.prefix)
     path = settings.pack.path or default_pack_path()
-    pack, topics = read_pack(path), Topics(settings.kafka.prefix)
     with ExitStack() as held:
+        registry = _registry(settings, held) if settings.pack.follow else None
         slot = held.enter_context(Slot(own.group, own.slot))
         name = f"{own.group}-{slot.name}"
         metrics, realtime = Metrics(), _realtime(own.realtime_lines)
-        metrics.configuration.info({"hash": pack.configuration_hash, "encoder": pack.encoder.name})
         standing = Standing(stop, say, named(settings))
         ledger = Ledger(
             metrics,
             worker_id=name,
-            configuration_hash=pack.configuration_hash,
             realtime=realtime,
             waiting_for=standing.waiting_for,
         )
+
+        def in_force(pack: Pack) -> None:
+            if ledger.configuration_hash not in ("", pack.configuration_hash):
+                metrics.switches.inc()
+            ledger.configuration_hash = pack.configuration_hash
+            metrics.configuration.info({"hash": pack.configuration_hash, "encoder": pack.encoder.name})
+
+        def prepare(pack: Pack) -> Infer:
+            check_topics(settings, topics, pack)
+            return open_model(settings, pack)
+
+        def open_infer() -> Infer:
+            if registry is None:
+                return open_model(settings, pack)
+            from pipeline.registry.follow import FollowingInfer
+
+            return FollowingInfer(registry, prepare, switched=in_force, behind=metrics.behind.set)
+
         serve(
             held,
             own.metrics_port,
@@ -86,11 +102,13 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
             say,
         )
         with standing.beating(lambda: ledger.beat(0, None, None, stop.is_set())):
+            pack = read_pack(path) if registry is None else standing.until("pack", registry.champion)
+            in_force(pack)
             standing.until("broker", lambda: check_topics(settings, topics, pack))
             beats = standing.until("broker", lambda: _open_beats(settings, topics.status, name))
             held.callback(beats.close)
             ledger.send = beats.send
-            infer = standing.until("model", lambda: open_model(settings, pack))
+            infer = standing.until("model", open_infer)
             held.callback(infer.close)
             log = standing.until("broker", lambda: _open_log(settings, topics.frames, own.group, slot.name))
             held.callback(log.close)
@@ -105,19 +123,19 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
 
         batch = settings.run.batch
         inspection = Inspection(
-            Preparer(pack, model.image_size, limits),
-            Inspector(model, pack, batch=batch),
+            Preparer(model, limits),
+            Inspector(model, batch=batch, pack_name=path.name if registry is None else ""),
             fetch=fetched,
             ahead=2 * batch,
             stop=stop,
         )
         teller = Teller(
             topics,
-            Configuration.of(pack, path.name),
             own.deadline_ms,
             image_uri=uri_of_kept(settings.store.bucket, settings.archive.audit_rate) if store else None,
         )
-        say(f"worker {name}: frames of {topics.frames}, configuration {pack.configuration_hash[:12]}")
+        said = "configuration" if registry is None else "the registry's champion, now"
+        say(f"worker {name}: frames of {topics.frames}, {said} {infer.pack.configuration_hash[:12]}")
         yield Worker(
             log,
             inspection,
@@ -181,6 +199,21 @@ def archiving(
         missing = loop.missing
         say(f"archiver {own.group}-{name}: results of {topics.results} to s3://{store.bucket}/")
         yield loop
+
+
+def _registry(settings: Settings, held: ExitStack) -> Registry:
+    """The registry whose champion is followed.
+
+    Raises:
+        SettingsError: no store is set, or a pack is named beside it.
+    """
+    if settings.pack.path is not None:
+        raise SettingsError(
+            "pack.path and pack.follow: a worker judges with one file, or with the registry's champion. Set one of them."
+        )
+    store = open_store(settings.store, settings.store.models_bucket)
+    held.callback(store.close)
+    return Registry(store)
 
 
 def check_topics(settings: Settings, topics: Topics, pack: Pack) -> None:
@@ -309,6 +342,8 @@ def named(settings: Settings) -> Callable[[str, ServiceUnavailable], str]:
     """What is waited for where one does not answer: a model server with another pack is there, and the pack is not."""
 
     def name(who: str, error: ServiceUnavailable) -> str:
+        if isinstance(error, StoreUnavailable):
+            return who if who == "store" else "pack"  # the registry that says which
         if who == "model" and settings.triton.url:
             from pipeline.triton.client import UnexpectedPack
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,15 +149,6 @@ def label_message(row: LabelRow, topic: str) -> Message:
     }
     packed = tuple((name, text.encode()) for name, text in headers.items())
     return Message(topic, row.result_id.encode(), encode([row]), packed)
-
-
-def in_force(rows: Iterable[LabelRow]) -> dict[str, LabelRow]:
-    """Labels by their id, each once, without those that another one replaces."""
-    found = {row.label_id: row for row in rows}
-    for row in list(found.values()):
-        if row.supersedes is not None:
-            found.pop(row.supersedes, None)
-    return found
 
 
 def _uuid(name: str, text: str) -> str:

@@ -41,12 +41,13 @@ class Ledger:
 
     Args:
         worker_id: of the beats.
-        configuration_hash: of the pack in force.
+        configuration_hash: of the pack in force; "" where it is not known yet.
         realtime: whether a line may drop.
         waiting_for: "", "broker", "model", "store" or "pack": what is waited for now.
         beat: see `send`.
 
     Attributes:
+        configuration_hash: may be set anew: another pack came in force.
         send: takes a beat per line; must not block. May be set later: there is none before there is a broker.
     """
 
@@ -55,7 +56,7 @@ class Ledger:
         metrics: Metrics,
         *,
         worker_id: str,
-        configuration_hash: str,
+        configuration_hash: str = "",
         realtime: Callable[[str], bool] = lambda line: False,
         waiting_for: Callable[[], str] = lambda: "",
         beat: Callable[[StatusRow], None] = lambda row: None,
@@ -63,7 +64,8 @@ class Ledger:
         self.cameras: dict[str, Count] = {}
         self._metrics = metrics
         self._lines: dict[str, Count] = {}
-        self._worker, self._hash = worker_id, configuration_hash
+        self.configuration_hash = configuration_hash
+        self._worker = worker_id
         self._realtime, self._waiting_for, self.send = realtime, waiting_for, beat
         self._started = datetime.now(UTC)
         self._lost = 0
@@ -134,7 +136,7 @@ class Ledger:
                     lag=lag,
                     oldest_ms=oldest_ms,
                     mode="realtime" if self._realtime(line) else "capacity",
-                    configuration_hash=self._hash,
+                    configuration_hash=self.configuration_hash or None,
                 )
             )
 

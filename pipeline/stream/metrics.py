@@ -60,6 +60,10 @@ class Metrics:
             registry=own,
         )
         self.configuration = Info("dapo_configuration", "encoder and prompt pack in force", registry=own)
+        self.behind = Gauge(
+            "dapo_pack_behind", "1 while another pack is in force than the registry's champion", registry=own
+        )
+        self.switches = Counter("dapo_pack_switches", "times that another pack came in force", registry=own)
         for what in WAITS:
             self.waiting.labels(what).set(0)
 

@@ -14,6 +14,7 @@ from tenacity.stop import stop_when_event_set
 
 from dapo.errors import ServiceUnavailable
 from dapo.inspection import Prediction
+from dapo.pack import Pack
 from pipeline.ports import Infer
 
 T = TypeVar("T")
@@ -67,7 +68,11 @@ class PatientInfer:
         self._infer = infer
         self._stop = stop
         self.image_size = infer.image_size
-        self.configuration_hash = infer.configuration_hash
+
+    @property
+    def pack(self) -> Pack:
+        """See `pipeline.ports.Infer`."""
+        return self._infer.pack
 
     def infer(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
         """See `pipeline.ports.Infer`. Blocks while the server is away."""

@@ -21,6 +21,14 @@ ROOM_BYTES = 64 * 1024  # a dead letter is the frame's message with more headers
 _ROW_BYTES = 8 * 1024  # a result row with a dozen masks
 _COPIES, _IN_SYNC = 3, 2
 FOREVER = -1
+# What a plan sets of topics of defects, and so what another such topic has to have too.
+_COPIED = (
+    "cleanup.policy",
+    "min.insync.replicas",
+    "unclean.leader.election.enable",
+    "message.timestamp.type",
+    "retention.ms",
+)
 _MINUTE_MS = 60_000
 _MOST_MINUTES = 2**31 - 1  # that the broker's setting can hold
 
@@ -108,6 +116,12 @@ def plan(topics: Topics, pack: Pack, needs: Needs) -> list[Plan]:
         Plan(name, 1 if name == topics.status else needs.partitions, copies, special.get(name, kept))
         for name in topics.all(pack)
     ]
+
+
+def like(model: Found, name: str) -> Plan:
+    """A topic as another one is: of as many partitions and copies, kept for as long."""
+    config = {key: model.config[key] for key in _COPIED if key in model.config}
+    return Plan(name, model.partitions, model.replication, config)
 
 
 def faults(wanted: Plan, found: Found | None) -> list[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dapo.errors import ServiceUnavailable
 from dapo.inspection import Prediction
+from dapo.pack import Pack
 from pipeline.ports import Infer
 from pipeline.stream.patience import patiently
 
@@ -106,7 +107,11 @@ class NotedInfer:
     def __init__(self, infer: Infer, standing: Standing) -> None:
         self._infer, self._standing = infer, standing
         self.image_size = infer.image_size
-        self.configuration_hash = infer.configuration_hash
+
+    @property
+    def pack(self) -> Pack:
+        """See `pipeline.ports.Infer`."""
+        return self._infer.pack
 
     def infer(self, images: NDArray[np.uint8], products: Sequence[str]) -> list[Prediction]:
         """See `pipeline.ports.Infer`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from dapo.inspection import ResultState
 from pipeline.ports import Headers, Message, Result
-from pipeline.rows import Configuration, to_row
+from pipeline.rows import to_row
 from pipeline.stream.frames import ATTEMPT
 from pipeline.stream.topics import Topics
 from schemas.codec import CONTENT_TYPE, dataschema, encode
@@ -51,7 +51,6 @@ class Teller:
 
     Args:
         topics: where to.
-        configuration: what rows say of the model.
         deadline_ms: promised time from capture to result; None promises nothing.
         image_uri: where the image of a row with these bytes will lie, None where that is not sure.
     """
@@ -59,18 +58,16 @@ class Teller:
     def __init__(
         self,
         topics: Topics,
-        configuration: Configuration,
         deadline_ms: float | None = None,
         image_uri: Callable[[ResultRow, bytes], str | None] | None = None,
     ) -> None:
         self._topics = topics
-        self._configuration = configuration
         self._deadline_ms = deadline_ms
         self._image_uri = image_uri
 
     def tell(self, result: Result) -> Told:
         """All messages of one result."""
-        row = to_row(result, self._configuration, deadline_ms=self._deadline_ms)
+        row = to_row(result, deadline_ms=self._deadline_ms)
         if self._image_uri is not None:
             row = replace(row, image_uri=self._image_uri(row, result.frame.data))
         return Told(row, tuple(self._messages(result, row)), ATTEMPT in result.frame.headers)

@@ -85,8 +85,8 @@ class TritonInfer:
     ) -> None:
         check(pack)
         self.image_size = pack.encoder.image_size
-        self.configuration_hash = pack.configuration_hash
-        self._pack, self._address, self._ensemble = pack, address, ensemble
+        self.pack = pack
+        self._address, self._ensemble = address, ensemble
         self._patience, self._breaker = patience or Patience(), breaker or CircuitBreaker()
         self._frames = min(request, MAX_BATCH)
         self._index = {name: index for index, name in enumerate(product_names(pack))}
@@ -130,7 +130,7 @@ class TritonInfer:
         served = self._server.served(self._ensemble)
         if served is None:
             raise NotReady(f"model server {self._address.url} serves no '{self._ensemble}' yet.")
-        if served.configuration_hash != self.configuration_hash:
+        if served.configuration_hash != self.pack.configuration_hash:
             raise self._unexpected(served.configuration_hash)
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class TritonInfer:
                     row
                 ].copy(),  # the answer's own memory ends with it, and can't be written to
                 type_map=found[TYPE_MAP.name][row].astype(np.uint16),
-                type_scores=found[TYPE_SCORES.name][row, : len(self._pack.product(product).types)].copy(),
+                type_scores=found[TYPE_SCORES.name][row, : len(self.pack.product(product).types)].copy(),
             )
             for row, product in enumerate(products)
         ]
@@ -194,7 +194,7 @@ class TritonInfer:
 
     def _unexpected(self, found: str) -> UnexpectedPack:
         return UnexpectedPack(
-            f"model server {self._address.url} answers under pack {found}, expected {self.configuration_hash}. "
+            f"model server {self._address.url} answers under pack {found}, expected {self.pack.configuration_hash}. "
             "'dapo triton deploy' puts the expected pack on it."
         )
 

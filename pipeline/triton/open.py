@@ -81,7 +81,7 @@ class WatchedInfer:
     def __init__(self, infer: TritonInfer, reconciler: Reconciler) -> None:
         self._infer = infer
         self.image_size = infer.image_size
-        self.configuration_hash = infer.configuration_hash
+        self.pack = infer.pack
         self._stop = threading.Event()
         # A daemon: a push under way must not hold up the end of the process. The next one finishes it.
         self._thread = threading.Thread(

@@ -70,6 +70,7 @@ class Reconciler:
         self.addresses = tuple(addresses)
         self._pack, self._keep, self._placement = pack, tuple(keep), placement
         self._ensemble, self._replace = ensemble, replace
+        self._told: dict[str, Sight] = {}
 
     def look(self, address: Address) -> Sight:
         """What a server serves now. Changes nothing."""
@@ -117,16 +118,21 @@ class Reconciler:
         Args:
             tell: told of each server whose sight has changed.
         """
-        before: dict[str, Sight] = {}
         while not stop.is_set():
-            for address in self.addresses:
-                found = self.look(address)
-                if self._lacks(found) and not stop.wait(random.uniform(0, _STEP_ASIDE_S)):
-                    found = self.mend(address)
-                if before.get(address.url) != found:
-                    before[address.url] = found
-                    tell(address, found)
+            self.turn(stop, tell)
             stop.wait(period_s)
+
+    def turn(
+        self, stop: threading.Event, tell: Callable[[Address, Sight], None] = lambda address, sight: None
+    ) -> None:
+        """Look at all servers once, and mend those that lack the pack; see `run`."""
+        for address in self.addresses:
+            found = self.look(address)
+            if self._lacks(found) and not stop.wait(random.uniform(0, _STEP_ASIDE_S)):
+                found = self.mend(address)
+            if self._told.get(address.url) != found:
+                self._told[address.url] = found
+                tell(address, found)
 
     def _lacks(self, found: Sight) -> bool:
         return found.state is State.EMPTY or (found.state is State.OTHER and self._replace)

@@ -19,8 +19,9 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.archive.keys import image_key_of
-from pipeline.archive.manifest import parts, read
+from pipeline.archive.manifest import parts
 from pipeline.archive.policy import Policy, reason_to_keep
+from pipeline.archive.table import read
 from pipeline.kafka.read import TopicReader
 from pipeline.settings import KafkaSettings, StoreSettings
 from pipeline.store.open import open_store

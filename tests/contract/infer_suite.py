@@ -66,7 +66,7 @@ class InferSuite(ABC):
         assert again.map.any()
 
     def test_it_says_which_configuration_answers(self, infer: Infer) -> None:
-        assert len(infer.configuration_hash) == 64
+        assert len(infer.pack.configuration_hash) == 64
         assert infer.image_size > 0
 
     def test_what_does_not_fit_together_is_refused(self, infer: Infer) -> None:

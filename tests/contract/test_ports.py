@@ -17,9 +17,8 @@ from pipeline.infer import InProcessInfer
 from pipeline.inspect import Inspector, Preparer
 from pipeline.ports import Infer, Result, Sink, Source
 from pipeline.record import FolderSink, read_results
-from pipeline.rows import Configuration
 from pipeline.sources.choose import open_source
-from pipeline.testing import SIZE, FakeInfer, FakeSource, MemorySink, encoded, frame, small_pack, surface
+from pipeline.testing import FakeInfer, FakeSource, MemorySink, encoded, frame, small_pack, surface
 from tests.contract.infer_suite import InferSuite
 
 COUNT = 5
@@ -122,7 +121,7 @@ class TestInProcessInfer(InferSuite):
 
 
 def _results(count: int) -> list[Result]:
-    preparer, inspector = Preparer(PACK, SIZE), Inspector(FakeInfer(PACK), PACK, batch=2)
+    preparer, inspector = Preparer(FakeInfer(PACK)), Inspector(FakeInfer(PACK), batch=2)
     found: list[Result] = []
     for number in range(count):
         data = b"bad" if number == 1 else encoded(surface(number, defect=number == 2))
@@ -143,7 +142,7 @@ def sink(request: pytest.FixtureRequest, tmp_path: Path) -> _Sink:
     if request.param == "memory":
         memory = MemorySink()
         return _Sink(memory, lambda: [result.frame.frame_id for result in memory.written[: memory.durable]])
-    folder = FolderSink(tmp_path, Configuration.of(PACK, "p"), rows_per_file=2)
+    folder = FolderSink(tmp_path, rows_per_file=2)
     return _Sink(folder, lambda: [row.frame_id for row in read_results(tmp_path)])
 
 

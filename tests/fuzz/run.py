@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 from pipeline.decode import Limits
 from pipeline.inspect import Inspector, Preparer
 from pipeline.ports import Headers, Record
-from pipeline.rows import Configuration
 from pipeline.stream.frames import read_frame
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
@@ -147,13 +146,13 @@ def _png(width: int, height: int) -> bytes:
 def fuzz(messages: int, seed: int, say: Callable[[str], None] = lambda line: None) -> dict[str, object]:
     """Send them all. Returns what the last line prints."""
     pack, topics, begun = small_pack(), Topics("fuzz"), time.monotonic()
-    inspector = Inspector(FakeInfer(pack), pack, batch=1)
-    teller = Teller(topics, Configuration.of(pack, "fuzz"))
+    inspector = Inspector(FakeInfer(pack), batch=1)
+    teller = Teller(topics)
     states: Counter[str] = Counter()
     codes: Counter[str] = Counter()
     crashes: list[str] = []
     hostile = Hostile(seed)
-    preparer = Preparer(pack, 64, _LIMITS)
+    preparer = Preparer(FakeInfer(pack), _LIMITS)
     for number in range(messages):
         record = hostile.record(number)
         try:

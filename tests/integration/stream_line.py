@@ -16,7 +16,6 @@ from pipeline.kafka.log import KafkaLog
 from pipeline.kafka.read import TopicReader
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.ports import Message
-from pipeline.rows import Configuration
 from pipeline.settings import Settings, load
 from pipeline.stream.frames import write_frame
 from pipeline.stream.inspection import Inspection
@@ -79,11 +78,11 @@ class Line:
     def work(self, rows: int) -> None:
         """Run a worker until there are so many rows."""
         stop = threading.Event()
-        preparer, inspector = Preparer(PACK, 64, FrameLimits()), Inspector(FakeInfer(PACK), PACK, batch=8)
+        preparer, inspector = Preparer(FakeInfer(PACK), FrameLimits()), Inspector(FakeInfer(PACK), batch=8)
         stages = Inspection(preparer, inspector, fetch=lambda given: given.data, ahead=16, stop=stop)
         log = KafkaLog(self.settings.kafka, self.topics.frames, self.settings.worker.group, "a")
         ledger = Ledger(Metrics(), worker_id="w", configuration_hash=PACK.configuration_hash)
-        teller = Teller(self.topics, Configuration.of(PACK, "small"))
+        teller = Teller(self.topics)
         worker = Worker(log, stages, teller.tell, ledger, limits=Limits(), stop=stop)
         thread = threading.Thread(target=worker.run)
         thread.start()

@@ -14,13 +14,15 @@ import pytest
 
 from deploy.native import MinioServer, VersityServer
 from deploy.native.s3 import S3Server
-from pipeline.archive import manifest
+from pipeline.archive import labels, manifest
 from pipeline.archive.archiver import Archiver, Item
 from pipeline.archive.policy import Policy, Reason
 from pipeline.archive.prune import prune
+from pipeline.archive.table import RANGE, read
 from pipeline.cli import invoke
 from pipeline.store.errors import StoreUnavailable
 from pipeline.store.minio_store import Endpoint, MinioStore
+from schemas.labels import label_row
 from tests.unit.pipeline.archive.rows import SCRATCH, make_item
 
 PAGE = (Path(__file__).parents[2] / "docs" / "archive.md").read_text(encoding="utf-8")
@@ -50,6 +52,13 @@ ITEMS = [
     at(7, "OK", LATE, line_id="1", anomaly_score=0.1),
 ]
 POLICY = Policy(near_margin=0.1, audit_rate=0)
+_WRONG = label_row(ITEMS[0].row.result_id, "scratch", EARLY, "cli", author="bob")
+LABELS = [
+    _WRONG,
+    label_row(ITEMS[0].row.result_id, "good", LATE, "cli", author="ann", supersedes=_WRONG.label_id),
+    label_row(ITEMS[1].row.result_id, "good", LATE, "cli", author="bob"),
+    label_row(ITEMS[4].row.result_id, "hole", LATE, "cli", author="ann"),
+]
 
 
 def new_store(server: S3Server, bucket: str | None = None, timeout_s: float = 30.0) -> MinioStore:
@@ -66,7 +75,7 @@ def images(store: MinioStore) -> list[str]:
 
 def rows(store: MinioStore) -> list[dict[str, Any]]:
     files = [file for _, files in manifest.parts(store) for file in files]
-    return [row for file in files for row in manifest.read(store, file.key).to_pylist()]
+    return [row for file in files for row in read(store, file.key).to_pylist()]
 
 
 @pytest.fixture(params=["minio", "versitygw"])
@@ -82,6 +91,7 @@ def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[MinioS
         monkeypatch.setenv(name, value)
     store = new_store(server, "inspection")
     Archiver(store, POLICY).archive(ITEMS)
+    labels.write(store, [labels.Entry(row, 0, number) for number, row in enumerate(LABELS)])
     yield store
     for one in store.list():
         store.delete(one.key)
@@ -120,20 +130,24 @@ def test_the_page_s_queries_answer_its_questions(bucket: MinioStore) -> None:
     ]
     for key, *_ in to_label:
         assert bucket.get(key)
+    assert asked(connection, "CREATE VIEW labels") == [
+        (None, "NotDecidable", "hole", 1, ["ann"]),
+        (None, "NotOK", "good", 2, ["ann", "bob"]),
+    ]
     # A line that looks like a number stays text.
     assert connection.execute("SELECT DISTINCT line FROM manifest WHERE line_id = '1'").fetchall() == [("1",)]
     connection.close()
 
 
 def test_every_query_of_the_page_is_run_but_the_one_that_needs_the_network() -> None:
-    run = ("CREATE VIEW manifest", "shift_day", "regions", "LIMIT 100")
+    run = ("CREATE VIEW manifest", "shift_day", "regions", "LIMIT 100", "CREATE VIEW labels")
     others = [query for query in blocks("sql") if not any(mark in query for mark in run)]
     assert [query.splitlines()[0] for query in others] == ["INSTALL httpfs; LOAD httpfs;"]
 
 
 def test_a_replayed_result_is_one_row_of_the_view(bucket: MinioStore) -> None:
     again = ITEMS[0]
-    later = Item(again.row, again.image, again.partition, again.offset + 2 * manifest.RANGE)
+    later = Item(again.row, again.image, again.partition, again.offset + 2 * RANGE)
     Archiver(bucket, POLICY).archive([later])
     names: dict[str, Any] = {}
     exec(blocks("python")[0], names)

@@ -288,19 +288,36 @@ class Roles:
 
 MAY: dict[str, set[str]] = {
     "feeder": {"put claims"},
-    "worker": {"get claims", "get prompts", "list inspection"},
+    "worker": {"get claims", "get prompts", "list inspection", "list models"},
+    "promoter": {"get claims", "get prompts", "put prompts", "list inspection", "list models"},
     "archiver": {"get claims", "get frames", "put frames", "get manifest", "put manifest", "list inspection"},
+    "labels": {"get labels", "put labels", "list inspection"},
     "pruner": {
         "delete claims",
         "delete frames",
+        "get labels",
         "get manifest",
         "put manifest",
         "delete manifest",
         "list inspection",
     },
-    "trainer": {"get frames", "get manifest", "list inspection", "get prompts", "put prompts", "list models"},
+    "trainer": {
+        "get frames",
+        "get labels",
+        "get manifest",
+        "list inspection",
+        "get prompts",
+        "put prompts",
+        "list models",
+    },
 }
-BUCKETS = {"claims": "inspection", "frames": "inspection", "manifest": "inspection", "prompts": "models"}
+BUCKETS = {
+    "claims": "inspection",
+    "frames": "inspection",
+    "labels": "inspection",
+    "manifest": "inspection",
+    "prompts": "models",
+}
 
 
 @pytest.fixture(scope="module")

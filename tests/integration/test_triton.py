@@ -88,7 +88,7 @@ class Line:
             client = self._clients[turn % 2]
             try:
                 client.infer(FRAMES[:2], ["*", "one"])
-                self.answers[client.configuration_hash] += 1
+                self.answers[client.pack.configuration_hash] += 1
             except UnexpectedPack:
                 turn += 1
             except DapoError as error:

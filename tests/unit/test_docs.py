@@ -136,7 +136,8 @@ def test_the_readmes_lines_run(tmp_path, monkeypatch, capfd):
     ran = set()
     for _, arguments, typed in commands():
         bundled = "--encoder" not in arguments or "dapo-tiny" in arguments
-        if typed and arguments and arguments[0] in QUICK and bundled:
+        served = arguments[:2] == ["types", "add"]  # on a running line
+        if typed and arguments and arguments[0] in QUICK and bundled and not served:
             assert cli.invoke(arguments) == 0, f"dapo {shlex.join(arguments)}\n{capfd.readouterr().err}"
             ran.add(arguments[0])
     assert {"run", "calibrate"} <= ran

@@ -6,6 +6,7 @@ real-iad   realiad_1024/PRODUCT, realiad_jsons/realiad_jsons/PRODUCT.json
 folder  PRODUCT/good, PRODUCT/TYPE, or one product's good and types
 coco    annotations in COCO's JSON: boxes, polygons, run lengths
 label-studio   a JSON export of Label Studio
+archive        the project's own: the manifest in the bucket, joined with what people said of results
 """
 
 from __future__ import annotations

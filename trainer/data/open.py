@@ -1,4 +1,4 @@
-"""Open a data set by what a user types: `mvtec:/data/mvtec`, or a path whose layout tells what it is."""
+"""Open a data set by what a user types: `mvtec:/data/mvtec`, a path whose layout tells what it is, or `archive:30d`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from dapo.errors import SourceError
 from dapo.vocabulary import nearest
+from pipeline.settings import Settings
+from trainer.data.archive import open_archive
 from trainer.data.coco import CocoFile, Unannotated
 from trainer.data.dataset import Dataset, Groups, ProductData
 from trainer.data.folder import PlainFolder
@@ -27,11 +29,13 @@ class Options:
         words: a user's map of names to words.
         groups: which frames show one part.
         unannotated: what an image of a COCO file without annotation is.
+        settings: of the archive's store and the pack that names its types; None: of the environment.
     """
 
     words: Path | None = None
     groups: Path | None = None
     unannotated: Unannotated = "unlabelled"
+    settings: Settings | None = None
 
 
 _Open = Callable[[Path, Options], Dataset]
@@ -44,6 +48,7 @@ FORMATS: Mapping[str, _Open] = {
     "folder": lambda path, o: PlainFolder(path, Words((), o.words)),
     "coco": lambda path, o: CocoFile(path, Words((), o.words), unannotated=o.unannotated),
     "label-studio": lambda path, o: LabelStudioExport(path, Words((), o.words)),
+    "archive": lambda path, o: open_archive(str(path), Words((), o.words), o.settings),
 }
 
 
@@ -64,7 +69,7 @@ def open_dataset(name: str, options: Options | None = None) -> Dataset:
     """Open a data set; nothing is decoded yet.
 
     Args:
-        name: FORMAT:PATH, or a path alone.
+        name: FORMAT:PATH, a path alone, or archive:DAYS.
 
     Raises:
         SourceError: there is nothing, or it is of no layout that is known; says what was looked for.

@@ -151,8 +151,12 @@ class Sample:
         Raises:
             SourceError: it can't be read or decoded, or a mask has another size than it.
         """
+        return self.decoded(self.picture.read(), limits)
+
+    def decoded(self, data: bytes, limits: Limits | None = None) -> NDArray[np.uint8]:
+        """The same from the picture's bytes, where they are at hand."""
         try:
-            pixels = decode(self.picture.read(), limits).pixels
+            pixels = decode(data, limits).pixels
         except FrameError as error:
             raise SourceError(
                 f"{self.picture.name}: {error} Or take the image out of the data set."

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
@@ -80,7 +81,11 @@ def folds(
 
 def content_hash(sample: Sample) -> str:
     """SHA-256 of the decoded pixels: the same for a picture saved again without loss."""
-    image = sample.image()
+    return pixels_hash(sample.image())
+
+
+def pixels_hash(image: NDArray[np.uint8]) -> str:
+    """The same of pixels that are at hand."""
     return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
 
 

@@ -54,15 +54,10 @@ def fit_temperature(pack: Pack, encoder: Encoder, pool: Pool) -> Pack:
 def _similarities(pack: Pack, encoder: Encoder, pool: Pool, rows: np.ndarray) -> list[Tensor]:
     """[B, taps, N, 2] to the normal and the generic vector, batch by batch."""
     tower = ImageTower(pack, encoder).eval()
-    patches = tower.visual.conv1
     text = torch.from_numpy(np.stack([pack.tensors["text.normal"], pack.tensors["text.generic"]])).float()
-    tower.visual.conv1 = patches.projection  # the pool holds what the stem says
-    try:
-        found = []
-        for first in range(0, len(rows), _BATCH):
-            features = torch.from_numpy(pool.features[rows[first : first + _BATCH]].astype(np.float32))
-            _, *taps = tower(features)
-            found.append(torch.stack(taps, 1) @ text.T)
-        return found
-    finally:
-        tower.visual.conv1 = patches
+    found = []
+    for first in range(0, len(rows), _BATCH):
+        features = torch.from_numpy(pool.features[rows[first : first + _BATCH]].astype(np.float32))
+        _, *taps = tower.behind_stem(features)  # the pool holds what the stem says
+        found.append(torch.stack(taps, 1) @ text.T)
+    return found

@@ -121,8 +121,6 @@ def tune(encoder: Encoder, pool: Pool, tuning: Tuning, seed: int) -> DapoModel:
     torch.manual_seed(seed)
     model = DapoModel(encoder, seed=seed)
     start_from_encoder(model)
-    patches: Any = model.clip.visual.conv1
-    model.clip.visual.conv1 = patches.projection  # the pool holds what the stem says
     optimiser = torch.optim.Adam(model.trainable(), lr=tuning.learning_rate, betas=tuning.betas)
     draw, running = Draw(pool, tuning, seed), math.nan
     columns = (
@@ -131,24 +129,22 @@ def tune(encoder: Encoder, pool: Pool, tuning: Tuning, seed: int) -> DapoModel:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    try:
-        with Progress(*columns) as progress:
-            task = progress.add_task("", total=tuning.steps)
-            for step in range(tuning.steps):
-                for group in optimiser.param_groups:
-                    group["lr"] = tuning.learning_rate * 0.5 * (1 + math.cos(math.pi * step / tuning.steps))
-                features, words, types, generic_word = draw.next()
-                text = model.text_matrix([*words, generic_word])
-                value = loss_of(model.image_features(features), text[:-1], text[-1], types, model.temperature)
-                optimiser.zero_grad()
-                torch.autograd.backward(value)
-                nn.utils.clip_grad_norm_(model.trainable(), 5.0)
-                optimiser.step()
-                now = float(value.detach())
-                running = now if math.isnan(running) else 0.98 * running + 0.02 * now
-                progress.update(task, advance=1, description=f"loss {running:.3f}")
-    finally:
-        model.clip.visual.conv1 = patches
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=tuning.steps)
+        for step in range(tuning.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = tuning.learning_rate * 0.5 * (1 + math.cos(math.pi * step / tuning.steps))
+            features, words, types, generic_word = draw.next()
+            text = model.text_matrix([*words, generic_word])
+            seen = model.image_features(features, stem=True)  # the pool holds what the stem says
+            value = loss_of(seen, text[:-1], text[-1], types, model.temperature)
+            optimiser.zero_grad()
+            torch.autograd.backward(value)
+            nn.utils.clip_grad_norm_(model.trainable(), 5.0)
+            optimiser.step()
+            now = float(value.detach())
+            running = now if math.isnan(running) else 0.98 * running + 0.02 * now
+            progress.update(task, advance=1, description=f"loss {running:.3f}")
     return model.eval()
 
 

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def evaluate(
         data: str = typer.Argument(
-            ..., help="Labelled images: a folder or file, or FORMAT:PATH (docs/data.md)."
+            ..., help="Labelled images: a folder or file, FORMAT:PATH, or archive:30d (docs/data.md)."
         ),
         protocol: str = typer.Option("default", "--protocol", help="paper or default scoring."),
         products: str = typer.Option(
@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
         if unannotated not in ("good", "unlabelled"):
             raise SettingsError(f"--unannotated {unannotated}: expected 'good' or 'unlabelled'.")
         given_as: Unannotated = "good" if unannotated == "good" else "unlabelled"
-        source = open_dataset(data, Options(words=types, unannotated=given_as))
+        source = open_dataset(data, Options(words=types, unannotated=given_as, settings=settings))
         found = [source.product(name) for name in choose(source.products(), wanted, data)]
         for product in found:
             if product.unlabelled:

@@ -6,7 +6,7 @@ Maps and masks are squashed to the model's input alike; maps are enlarged once, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from dapo.encoder import Encoder
 from dapo.inspection import Prediction
 from dapo.judge import upsample
 from dapo.model import ImageFeatures
-from dapo.pack import ANY_PRODUCT, Pack, Product, Scoring, TypeWord
+from dapo.pack import ANY_PRODUCT, PAIR, REFERENCE, Pack, Product, Scoring, TypeWord
 from dapo.packing import type_vector
 from dapo.predictor import Predictor
 from dapo.preprocess import resize
@@ -60,15 +60,28 @@ def pack_for(pack: Pack, encoder: Encoder, products: Sequence[ProductData], prot
     width = pack.encoder.joint_width
     table = np.stack(vectors).astype(np.float32) if vectors else np.zeros((0, width), np.float32)
     named = {
-        product.name: Product(types=tuple(slugify(word) for word in product.words)) for product in products
-    }
+        product.name: replace(
+            pack.products.get(product.name, Product()), types=tuple(slugify(word) for word in product.words),
+            type_thresholds={},
+        )
+        for product in products
+    }  # fmt: skip
     return replace(
         pack,
         types=tuple(types),
         products={ANY_PRODUCT: Product(types=tuple(word.slug for word in types)), **named},
         scoring=PAPER if protocol == "paper" else replace(pack.scoring, kind="default"),
-        tensors={**pack.tensors, "text.types": table},
+        tensors={**_without_others(pack, named), "text.types": table},
     )
+
+
+def _without_others(pack: Pack, named: Mapping[str, Product]) -> dict[str, NDArray[np.float32]]:
+    """The pack's tensors without those of products that are not evaluated."""
+    return {
+        name: array
+        for name, array in pack.tensors.items()
+        if not name.startswith((PAIR, REFERENCE)) or name.removeprefix(PAIR).removeprefix(REFERENCE) in named
+    }
 
 
 def predict(
@@ -100,11 +113,12 @@ def _states(
     device = features.cls.device
     table = pack.tensors["text.types"][[rows[slug] for slug in pack.product(product).types]]
     own = torch.from_numpy(table).to(device)
+    taps = features.taps[:-1] if pack.has_stem_tap else features.taps
     if predictor.scoring.kind == "paper":
         text = torch.cat([torch.from_numpy(pack.tensors["text.normal"]).to(device)[None], own])
-        maps = head.state_maps(features.taps, text, pack.temperature, size) / len(features.taps)
+        maps = head.state_maps(taps, text, pack.temperature, size) / len(taps)
         return np.asarray(maps.cpu().numpy(), np.float16)
-    share = (torch.stack(features.taps).mean(0) @ own.T / pack.temperature).softmax(-1)
+    share = (torch.stack(taps).mean(0) @ own.T / pack.temperature).softmax(-1)
     cells = np.stack([p.map for p in predictions]).astype(np.float32)
     anomaly = torch.from_numpy(cells).to(device).flatten(1)[..., None]
     states = torch.cat([1 - anomaly, anomaly * share], -1)

@@ -30,6 +30,7 @@ from trainer.gate.bootstrap import (
 )
 
 MAX_USES = 12  # of one test set: who asks it often enough gets the answer that they want
+_ANSWERS = ("better", "no worse")  # rules that answer the question
 _WORST = (Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE, Evaluation.UNDEFINED, Evaluation.OK)
 
 
@@ -125,18 +126,32 @@ class Finding:
 
 @dataclass(frozen=True)
 class Decision:
-    """All findings, and what follows from them."""
+    """All findings, and what follows from them.
+
+    Attributes:
+        auroc, average_precision: over all products; None where they could not be compared.
+        products: the AUROC of each product.
+    """
 
     question: Question
     findings: tuple[Finding, ...]
     auroc: Difference | None
     average_precision: Difference | None
+    products: Mapping[str, Difference]
 
     @property
     def outcome(self) -> Outcome:
         """A broken rule refuses; else what can't be decided stays open; else it is promoted."""
         said = {finding.outcome for finding in self.findings}
         return next(one for one in (Outcome.REFUSE, Outcome.NOT_DECIDABLE, Outcome.PROMOTE) if one in said)
+
+    @property
+    def decisive(self) -> Finding:
+        """What the outcome rests on: the answer to the question, the first rule broken, or what needs the most parts."""
+        own = [finding for finding in self.findings if finding.outcome is self.outcome]
+        if self.outcome is Outcome.PROMOTE:
+            return next(finding for finding in own if finding.rule in _ANSWERS)
+        return max(own, key=lambda finding: finding.label_more)
 
     @property
     def label_more(self) -> int:
@@ -157,17 +172,17 @@ def decide(
     rules = rules or Rules()
     findings = [_fresh(uses), *_finite(frames), *_enough(frames, rules)]
     difference = precision = None
+    each: dict[str, Difference] = {}
     if all(finding.outcome is Outcome.PROMOTE for finding in findings[1:]):
         products = {name: _scores(own) for name, own in _by_product(frames).items()}
         difference = paired_difference(list(products.values()), auroc, seed=seed)
         precision = paired_difference(list(products.values()), average_precision, seed=seed)
         findings.append(_compared(difference, question, rules))
+        each = {name: paired_difference([one], seed=seed) for name, one in products.items()}
         if len(products) > 1:
-            findings += [
-                _product(name, paired_difference([one], seed=seed), rules) for name, one in products.items()
-            ]
+            findings += [_product(name, found, rules) for name, found in each.items()]
     findings += _guards(frames, question, rules)
-    return Decision(question, tuple(findings), difference, precision)
+    return Decision(question, tuple(findings), difference, precision, each)
 
 
 def _fresh(uses: int) -> Finding:

@@ -19,7 +19,6 @@ from pipeline.kafka.beats import Beats
 from pipeline.kafka.log import KafkaLog
 from pipeline.kafka.outlet import KafkaOutlet
 from pipeline.kafka.read import TopicReader
-from pipeline.rows import Configuration
 from pipeline.stream.frames import write_frame
 from pipeline.stream.inspection import Inspection
 from pipeline.stream.ledger import Ledger
@@ -102,8 +101,8 @@ def inspected(plant: Plant, fed: int) -> int:
     log = KafkaLog(settings, TOPICS.frames, "inspect", "a")
     beats = Beats(settings, TOPICS.status, "inspect-a")
     stages = Inspection(
-        Preparer(PACK, 64, FrameLimits()),
-        Inspector(FakeInfer(PACK), PACK, batch=4),
+        Preparer(FakeInfer(PACK), FrameLimits()),
+        Inspector(FakeInfer(PACK), batch=4),
         fetch=lambda given: pytest.fail(f"{given.frame_id} has its image with it"),
         ahead=8,
         stop=stop,
@@ -116,7 +115,7 @@ def inspected(plant: Plant, fed: int) -> int:
         waiting_for=lambda: "",
         beat=beats.send,
     )
-    teller = Teller(TOPICS, Configuration.of(PACK, "small"))
+    teller = Teller(TOPICS)
     one = Worker(
         log, stages, teller.tell, ledger, limits=Limits(transaction_ms=20.0, shutdown_s=5.0),
         realtime=lambda line: False, stop=stop,

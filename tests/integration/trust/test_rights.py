@@ -20,8 +20,11 @@ from pipeline.kafka.outlet import KafkaOutlet
 from pipeline.kafka.read import TopicReader
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.kafka.transactions import Transactions
-from pipeline.kafka.whole import WholeKafkaLog
+from pipeline.kafka.whole import WholeKafkaLog, open_whole
 from pipeline.ports import Message
+from pipeline.settings import load
+from pipeline.stream.retention import Plan
+from pipeline.testing import small_pack
 from schemas.codec import decode_results
 from tests.integration.trust.plant import PACK, ROLES, TOPICS, Plant, acls, records, until
 
@@ -108,6 +111,23 @@ def test_labels_are_written_under_a_position(plant: Plant) -> None:
         one.close()
 
 
+def test_labels_are_copied_to_the_store_by_who_writes_them(plant: Plant) -> None:
+    settings = plant.settings("labels")
+    one = KafkaOutlet(settings, "dapo-label-2", TOPICS.labels, threading.Event())
+    one.write([Message(TOPICS.labels, b"r", b"good")], 1)
+    one.close()
+    with TopicReader(settings) as reader:
+        ends = reader.span(TOPICS.labels).end
+    log = open_whole(settings, TOPICS.labels, load(environment={}).settings.archive.labels_group, "a")
+    try:
+        found: list[Any] = []
+        until(lambda: bool(found.extend(log.poll(0.2, 100)) or log.past(ends)))
+        assert found
+        assert log.commit([], {(one.topic, one.partition): one.offset + 1 for one in found})
+    finally:
+        log.close()
+
+
 # role: (transactional id, group, topic that it reads, topics that it may not write to)
 WRITERS = {
     "worker": ("inspect-z", "inspect", TOPICS.frames, (TOPICS.labels, TOPICS.frames, TOPICS.parts)),
@@ -138,6 +158,17 @@ def test_nobody_takes_the_transactional_id_of_another(plant: Plant, role: str) -
                 Transactions(plant.settings(role), name).open()
 
 
+def test_the_promoter_makes_topics_of_types_and_no_others(plant: Plant) -> None:
+    admin = TopicAdmin(plant.settings("promoter"))
+    try:
+        assert admin.create_types(TOPICS, small_pack("scratch", "hole", "dent")) == [TOPICS.defects("dent")]
+        assert admin.create_types(TOPICS, small_pack("scratch", "hole", "dent")) == []
+        with pytest.raises(LogRefused, match="TopicAuthorizationFailed"):
+            admin.create([Plan("inspection.other", 1, 1)])
+    finally:
+        admin.close()
+
+
 def test_the_mes_writes_nowhere(plant: Plant) -> None:
     producer = KafkaProducer(**connection(plant.settings("mes"), "mes"), max_block_ms=5000)
     try:
@@ -158,6 +189,7 @@ def test_the_mes_writes_nowhere(plant: Plant) -> None:
         ("archiver", TOPICS.labels),
         ("parts", TOPICS.frames),
         ("labels", TOPICS.results),
+        ("promoter", TOPICS.labels),
     ],
 )
 def test_nobody_reads_what_is_not_its_own(plant: Plant, fed: int, role: str, topic: str) -> None:

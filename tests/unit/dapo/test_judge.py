@@ -39,6 +39,19 @@ def test_thresholds_decide(score, evaluation):
     assert (verdict.threshold_ok, verdict.threshold_notok) == (0.3, 0.6)
 
 
+def test_thresholds_of_the_likeliest_type_go_first():
+    product = Product(
+        types=("scratch", "hole"),
+        threshold_ok=0.3,
+        threshold_notok=0.6,
+        type_thresholds={"hole": (0.7, 0.8)},
+    )
+    hole = judge(prediction(0.65, scores=(0.2, 0.8)), product, 256, 256)
+    scratch = judge(prediction(0.65, scores=(0.8, 0.2)), product, 256, 256)
+    assert (hole.evaluation, hole.threshold_notok) == (Evaluation.OK, 0.8)
+    assert (scratch.evaluation, scratch.threshold_notok) == (Evaluation.NOT_OK, 0.6)
+
+
 def test_without_thresholds_defects_are_listed_and_nothing_is_said_of_the_part():
     verdict = judge(prediction(), Product(types=("scratch", "hole")), 256, 256)
     assert verdict.evaluation is Evaluation.UNDEFINED

@@ -18,7 +18,7 @@ from dapo.encoder import describe
 from dapo.errors import VocabularyError
 from dapo.head import pair
 from dapo.model import DapoModel
-from dapo.objective import dice, focal, objective, type_masks
+from dapo.objective import objective
 from dapo.testing import small_encoder
 from dapo.text import end_of_text
 from dapo.vision import encode_image
@@ -198,29 +198,6 @@ def test_initial_values_follow_the_rules_and_the_seed() -> None:
     table = encoder.clip.get_parameter("token_embedding.weight")
     many = DapoModel(encoder, prompts=400).prompts.normal.flatten(0, 1)
     torch.testing.assert_close(many.std(0), table.std(0), rtol=0.15, atol=0)
-
-
-def test_focal_equals_its_definition() -> None:
-    draw = torch.Generator().manual_seed(1)
-    maps = torch.randn(2, 4, 5, 5, generator=draw).softmax(1)
-    types = torch.randint(0, 4, (2, 5, 5), generator=draw)
-    target = F.one_hot(types, 4).permute(0, 3, 1, 2).float().clamp(1e-5 / 3, 1 - 1e-5)
-    p = (target * maps).sum(1) + 1e-5
-    torch.testing.assert_close(focal(maps, types), (-((1 - p) ** 2) * p.log()).mean())
-
-
-def test_dice_is_zero_where_all_is_right_and_one_where_nothing_is() -> None:
-    target = torch.zeros(2, 40, 40)
-    target[:, :20] = 1
-    assert dice(target, target) == 0
-    assert dice(1 - target, target) > 0.999
-
-
-def test_masks_count_what_is_covered_by_half() -> None:
-    masks = torch.tensor([[[0.0, 0.49, 0.5, 1.0]], [[1.0, 1.0, 1.0, 1.0]]])
-    rows = torch.tensor([3, 0])
-    assert type_masks(masks, rows).tolist() == [[[0, 0, 3, 3]], [[0, 0, 0, 0]]]
-    assert type_masks(masks, rows, exact=True).tolist() == [[[0, 0, 0, 3]], [[0, 0, 0, 0]]]
 
 
 def test_the_pair_is_the_normal_row_and_the_normalised_mean_of_the_types() -> None:

@@ -18,11 +18,9 @@ from dapo.pack import (
     Scoring,
     Tiles,
     TypeWord,
-    add_type,
     as_json,
-    set_product,
-    set_threshold,
 )
+from dapo.pack_changes import add_type, set_product, set_threshold
 from dapo.pack_diff import diff_packs
 from dapo.pack_io import check_writable, pack_bytes, read_pack, unpack, write_pack
 from dapo.vocabulary import slugify
@@ -284,3 +282,34 @@ def test_diff_speaks_of_what_changed():
     assert diff_packs(old, more) == ["tensor extra: added"]
     assert diff_packs(more, old) == ["tensor extra: removed"]
     assert any("removed" in line for line in diff_packs(new, old))
+
+
+def test_packs_from_before_keep_their_hash():
+    """What a product may have since is not written where it has none of it."""
+    assert not {"type_thresholds", "reference"} & set(as_json(make())["products"]["*"])
+
+
+def test_thresholds_of_types_need_the_type_and_those_of_all_others():
+    limits = {"threshold_ok": 0.2, "threshold_notok": 0.4}
+    own = Product(types=("hole",), type_thresholds={"hole": (0.3, 0.5)}, **limits)
+    assert unpack(pack_bytes(make(products={"*": own}))).products["*"].type_thresholds == {"hole": (0.3, 0.5)}
+    for wrong, said in (
+        (replace(own, type_thresholds={"scratch": (0.3, 0.5)}), "none of its types"),
+        (replace(own, type_thresholds={"hole": (0.6, 0.5)}), "thresholds of hole"),
+        (replace(own, threshold_ok=None, threshold_notok=None), "none for all others"),
+    ):
+        with pytest.raises(PackError, match=said):
+            make(products={"*": wrong})
+
+
+def test_a_products_pair_must_be_two_directions_of_a_known_product():
+    pack = make()
+    pair = unit_rows(2)
+    name = "text.product.lid"
+    with pytest.raises(PackError, match="no such product"):
+        replace(pack, tensors={**pack.tensors, name: pair})
+    lid = pack.with_products({"lid": Product()})
+    assert replace(lid, tensors={**lid.tensors, name: pair}).configuration_hash != lid.configuration_hash
+    for wrong in (pair[:1], 2 * pair):
+        with pytest.raises(PackError, match=name):
+            replace(lid, tensors={**lid.tensors, name: wrong})

@@ -15,7 +15,8 @@ from dapo.errors import WeightsNotFound
 from dapo.handwritten import make_handwritten_pack, type_vectors
 from dapo.inspection import Evaluation
 from dapo.judge import judge
-from dapo.pack import Product, Scoring, Tiles, add_type
+from dapo.pack import Product, Scoring, Tiles
+from dapo.pack_changes import add_type
 from dapo.pack_io import read_pack
 from dapo.packing import load_pack_encoder, type_vector
 from dapo.predictor import Predictor

@@ -11,7 +11,8 @@ import torch
 from dapo.checkpoint import export_checkpoint, read_checkpoint, write_checkpoint
 from dapo.handwritten import make_handwritten_pack
 from dapo.model import DapoModel
-from dapo.pack import Tiles, set_threshold
+from dapo.pack import Tiles
+from dapo.pack_changes import set_threshold
 from dapo.pack_io import read_pack, write_pack
 from dapo.testing import small_encoder
 from pipeline.cli import invoke

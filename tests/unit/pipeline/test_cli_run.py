@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dapo.handwritten import make_handwritten_pack
-from dapo.pack import set_threshold
+from dapo.pack_changes import set_threshold
 from dapo.pack_io import write_pack
 from pipeline.cli import invoke
 from pipeline.record import read_results

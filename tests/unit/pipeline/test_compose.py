@@ -9,7 +9,7 @@ import pytest
 
 from dapo.errors import VocabularyError
 from dapo.handwritten import make_handwritten_pack
-from dapo.pack import set_threshold
+from dapo.pack_changes import set_threshold
 from dapo.testing import small_encoder
 from pipeline.compose import choose_types
 from pipeline.testing import small_pack

@@ -17,7 +17,7 @@ from dapo.quality import FROZEN_AFTER
 from pipeline.decode import Limits
 from pipeline.inspect import Inspector, Preparer, content_hash
 from pipeline.ports import Frame, Record, Result
-from pipeline.testing import DAY, SIZE, FakeInfer, encoded, frame, small_pack, surface
+from pipeline.testing import DAY, FakeInfer, encoded, frame, small_pack, surface
 
 CALIBRATED = Product(types=("scratch", "hole"), threshold_ok=0.2, threshold_notok=0.6)
 
@@ -26,7 +26,7 @@ def _inspect(
     frames: Sequence[Frame], *, batch: int = 4, live: bool = False, product: Product = CALIBRATED
 ) -> list[Result]:
     pack = small_pack(products={"*": product})
-    preparer, inspector = Preparer(pack, SIZE), Inspector(FakeInfer(pack), pack, batch=batch, live=live)
+    preparer, inspector = Preparer(FakeInfer(pack)), Inspector(FakeInfer(pack), batch=batch, live=live)
     results = [result for one in frames for result in inspector.add(preparer.prepare(one))]
     return [*results, *inspector.flush()]
 
@@ -67,7 +67,7 @@ def test_results_come_in_order_and_do_not_depend_on_the_batch(batch: int) -> Non
 def test_batches_are_full_across_frames() -> None:
     pack = small_pack(products={"*": Product(types=("scratch",), tiles=Tiles(1, 3))})
     infer = FakeInfer(pack)
-    preparer, inspector = Preparer(pack, SIZE), Inspector(infer, pack, batch=4)
+    preparer, inspector = Preparer(FakeInfer(pack)), Inspector(infer, batch=4)
     for number in range(4):
         list(inspector.add(preparer.prepare(_frame(number))))
     list(inspector.flush())
@@ -76,13 +76,13 @@ def test_batches_are_full_across_frames() -> None:
 
 def test_a_live_source_is_answered_at_once() -> None:
     pack = small_pack()
-    preparer, inspector = Preparer(pack, SIZE), Inspector(FakeInfer(pack), pack, batch=8, live=True)
+    preparer, inspector = Preparer(FakeInfer(pack)), Inspector(FakeInfer(pack), batch=8, live=True)
     assert len(list(inspector.add(preparer.prepare(_frame(0))))) == 1
 
 
 def test_failed_frames_do_not_pile_up_behind_a_batch_that_waits() -> None:
     pack = small_pack()
-    preparer, inspector = Preparer(pack, SIZE), Inspector(FakeInfer(pack), pack, batch=4)
+    preparer, inspector = Preparer(FakeInfer(pack)), Inspector(FakeInfer(pack), batch=4)
     assert list(inspector.add(preparer.prepare(_frame(0)))) == []
     given = [len(list(inspector.add(preparer.prepare(frame(f"bad{n}", b"x"))))) for n in range(100)]
     assert sum(given) >= 100 - 16
@@ -130,7 +130,7 @@ def test_a_frozen_camera_is_noticed_and_recovers() -> None:
 
 def test_a_frozen_camera_is_noticed_across_frames_that_are_taken_over() -> None:
     pack = small_pack()
-    preparer = Preparer(pack, SIZE)
+    preparer = Preparer(FakeInfer(pack))
     for _ in range(20):
         preparer.passed_over(_frame(1))
     for number in range(3):
@@ -146,7 +146,7 @@ def _read(number: int, offset: int, camera: str = "c") -> Frame:
 
 
 def test_a_frame_that_is_read_again_is_no_frozen_camera() -> None:
-    preparer = Preparer(small_pack(), SIZE)
+    preparer = Preparer(FakeInfer(small_pack()))
     for _ in range(FROZEN_AFTER + 3):  # as often as a transaction is undone
         assert [preparer.prepare(_read(number, number)).picture for number in (1, 2)] == [None, None]
     for _ in range(FROZEN_AFTER + 3):
@@ -154,7 +154,7 @@ def test_a_frame_that_is_read_again_is_no_frozen_camera() -> None:
 
 
 def test_frames_of_a_frozen_camera_that_are_read_again_are_still_not_decidable() -> None:
-    preparer = Preparer(small_pack(), SIZE)
+    preparer = Preparer(FakeInfer(small_pack()))
     shots = [_read(1, offset) for offset in range(FROZEN_AFTER + 2)]
     first = [preparer.prepare(shot).picture for shot in shots]
     assert [found is not None for found in first] == [False] * FROZEN_AFTER + [True, True]
@@ -165,7 +165,7 @@ def test_frames_of_a_frozen_camera_that_are_read_again_are_still_not_decidable()
 
 
 def test_the_number_of_cameras_watched_is_bounded() -> None:
-    preparer = Preparer(small_pack(), SIZE)
+    preparer = Preparer(FakeInfer(small_pack()))
     data = encoded(surface(1))
     for number in range(1200):
         preparer.prepare(frame("x.png", data, camera_id=f"shot-{number}"))
@@ -207,16 +207,16 @@ def test_a_frame_that_can_not_be_judged_does_not_stop_the_line(caplog: pytest.Lo
             ]
 
     pack = small_pack(products={"*": CALIBRATED})
-    inspector = Inspector(Broken(pack), pack, batch=1)
+    inspector = Inspector(Broken(pack), batch=1)
     with caplog.at_level(logging.CRITICAL):
-        [result] = inspector.add(Preparer(pack, SIZE).prepare(_frame(1)))
+        [result] = inspector.add(Preparer(FakeInfer(pack)).prepare(_frame(1)))
     assert result.error is not None
     assert result.error[:2] == ("judge", "internal")
 
 
 def test_limits_reach_the_decoder() -> None:
     pack = small_pack()
-    prepared = Preparer(pack, SIZE, Limits(max_pixels=100)).prepare(_frame(0))
+    prepared = Preparer(FakeInfer(pack), Limits(max_pixels=100)).prepare(_frame(0))
     assert prepared.error is not None
     assert prepared.error[1] == "too-many-pixels"
 

@@ -25,17 +25,19 @@ from pipeline.inspect import Inspector, Preparer
 from pipeline.naming import artifact_name
 from pipeline.ports import Frame, Result
 from pipeline.record import FolderSink, label_map, parts, read_part, read_results
-from pipeline.rows import Configuration, outcome, outcome_of_row, to_row
-from pipeline.testing import SIZE, FakeInfer, encoded, frame, small_pack, surface
+from pipeline.rows import outcome, outcome_of_row, to_row
+from pipeline.testing import FakeInfer, encoded, frame, small_pack, surface
 from schemas.results import SCHEMA
 from schemas.rle import decode_mask
 
 PACK = small_pack(products={"*": Product(types=("scratch", "hole"), threshold_ok=0.2, threshold_notok=0.6)})
-CONFIGURATION = Configuration.of(PACK, "small.pack")
 
 
 def results(frames: list[Frame]) -> Iterator[Result]:
-    preparer, inspector = Preparer(PACK, SIZE), Inspector(FakeInfer(PACK), PACK, batch=2)
+    preparer, inspector = (
+        Preparer(FakeInfer(PACK)),
+        Inspector(FakeInfer(PACK), batch=2, pack_name="small.pack"),
+    )
     for one in frames:
         yield from inspector.add(preparer.prepare(one))
     yield from inspector.flush()
@@ -46,7 +48,7 @@ def _frames(count: int) -> list[Frame]:
 
 
 def test_files_hold_the_contract(tmp_path: Path) -> None:
-    sink = FolderSink(tmp_path, CONFIGURATION, rows_per_file=3)
+    sink = FolderSink(tmp_path, rows_per_file=3)
     for result in results(_frames(7)):
         sink.write(result)
     sink.close()
@@ -60,7 +62,7 @@ def test_files_hold_the_contract(tmp_path: Path) -> None:
 
 def test_a_row_says_what_was_found_with_what(tmp_path: Path) -> None:
     [result] = results(_frames(2)[1:])
-    row = to_row(result, CONFIGURATION)
+    row = to_row(result)
     assert (row.result_state, row.evaluation, row.product_id) == ("Completed", "NotOK", "*")
     assert row.configuration_hash == PACK.configuration_hash
     assert (row.model_version, row.prompt_version) == ("fake@000000000000", "small.pack")
@@ -79,7 +81,7 @@ def test_summaries_of_results_and_of_rows_agree(tmp_path: Path) -> None:
         frame("black.png", encoded(np.zeros((64, 64, 3), np.uint8))),
     ]
     done = list(results(frames))
-    sink = FolderSink(tmp_path, CONFIGURATION)
+    sink = FolderSink(tmp_path)
     for result in done:
         sink.write(result)
     sink.close()
@@ -87,7 +89,7 @@ def test_summaries_of_results_and_of_rows_agree(tmp_path: Path) -> None:
 
 
 def test_masks_and_overlays_are_there_for_frames_with_defects_only(tmp_path: Path) -> None:
-    sink = FolderSink(tmp_path, CONFIGURATION)
+    sink = FolderSink(tmp_path)
     done = list(results([*_frames(2), frame("g/1.png", encoded(surface(1, defect=True)))]))
     for result in done:
         sink.write(result)
@@ -107,7 +109,7 @@ def test_masks_and_overlays_are_there_for_frames_with_defects_only(tmp_path: Pat
 
 def test_dead_letters_keep_the_bytes_and_say_what_to_do(tmp_path: Path) -> None:
     body = b"\x89PNG\r\n\x1a\n broken \0 bytes"
-    sink = FolderSink(tmp_path, CONFIGURATION)
+    sink = FolderSink(tmp_path)
     for result in results(
         [frame("sub/x.PNG", body, headers={"path": "/plant/sub/x.PNG"}), frame("odd name", b"x")]
     ):
@@ -142,7 +144,7 @@ def test_an_original_with_a_bad_sector_stops_no_run(tmp_path: Path, monkeypatch:
         "builtins.open", lambda path, *a, **k: Sick() if path == original else real(path, *a, **k)
     )
     lost = frame("v.avi", b"", error=("cut-short", "ends early."), headers={"path": str(original)})
-    sink = FolderSink(tmp_path / "out", CONFIGURATION)
+    sink = FolderSink(tmp_path / "out")
     for result in results([lost]):
         sink.write(result)
     sink.close()
@@ -155,7 +157,7 @@ def test_a_file_too_large_to_read_is_copied_to_the_dead_letters(tmp_path: Path) 
     original.write_bytes(os.urandom(3 * 2**20))
     lost = frame("big.png", b"", error=("too-many-bytes", "too large."), headers={"path": str(original)})
     gone = frame("gone.png", b"", error=("not-found", "gone."), headers={"path": str(tmp_path / "gone.png")})
-    sink = FolderSink(tmp_path / "out", CONFIGURATION)
+    sink = FolderSink(tmp_path / "out")
     for result in results([lost, gone]):
         sink.write(result)
     sink.close()
@@ -171,7 +173,7 @@ def test_a_file_too_large_to_read_is_copied_to_the_dead_letters(tmp_path: Path) 
 
 
 def test_flush_makes_rows_durable_without_ending_a_file(tmp_path: Path) -> None:
-    sink = FolderSink(tmp_path, CONFIGURATION, rows_per_file=4)
+    sink = FolderSink(tmp_path, rows_per_file=4)
     for number, result in enumerate(results(_frames(6))):
         sink.write(result)
         sink.flush()
@@ -184,7 +186,7 @@ def test_left_overs_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     left = tmp_path / "masks" / f"x.png{PARTIAL}"
     left.write_bytes(b"half")
-    FolderSink(tmp_path, CONFIGURATION).close()
+    FolderSink(tmp_path).close()
     assert not left.exists()
 
 
@@ -206,7 +208,7 @@ def test_nothing_half_written_is_left_when_a_write_fails(tmp_path: Path) -> None
 def test_an_output_that_is_no_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(OutputError, match="can't be written"):
-        FolderSink(tmp_path / "out", CONFIGURATION)
+        FolderSink(tmp_path / "out")
 
 
 _LIMITED = """
@@ -216,11 +218,10 @@ from dapo.errors import OutputError
 from pipeline.record import FolderSink
 from pipeline.testing import *
 from pipeline.inspect import Inspector, Preparer
-from pipeline.rows import Configuration
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 pack = small_pack()
-preparer, inspector = Preparer(pack, SIZE), Inspector(FakeInfer(pack), pack, batch=1)
-sink = FolderSink(Path(sys.argv[1]), Configuration.of(pack, "p"), rows_per_file=1000)
+preparer, inspector = Preparer(FakeInfer(pack)), Inspector(FakeInfer(pack), batch=1)
+sink = FolderSink(Path(sys.argv[1]), rows_per_file=1000)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
     for number in range(60):

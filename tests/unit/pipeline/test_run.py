@@ -33,7 +33,7 @@ def _run(
     source: FakeSource, sink: MemorySink | None = None, **options: object
 ) -> tuple[RunSummary, MemorySink]:
     summary, sink = RunSummary(), sink or MemorySink()
-    run(source, FakeInfer(PACK), PACK, sink, summary, RunOptions(**options))  # type: ignore[arg-type]
+    run(source, FakeInfer(PACK), sink, summary, RunOptions(**options))  # type: ignore[arg-type]
     return summary, sink
 
 
@@ -72,7 +72,7 @@ def _peak_memory(count: int) -> int:
             """Keeps nothing, as a folder does."""
 
     tracemalloc.start()
-    run(FakeSource(source(), count), Slower(PACK), PACK, Forgetful(), RunSummary())
+    run(FakeSource(source(), count), Slower(PACK), Forgetful(), RunSummary())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -111,7 +111,6 @@ def test_stopping_finishes_the_frames_under_way(live: bool) -> None:
     run(
         FakeSource(endless()),
         FakeInfer(PACK),
-        PACK,
         sink,
         summary,
         RunOptions(batch=4, live=live),
@@ -135,7 +134,7 @@ def test_a_source_that_hangs_can_be_stopped() -> None:
     source = FakeSource(silent())
     ended = threading.Thread(
         target=run,
-        args=(source, FakeInfer(PACK), PACK, sink, summary, RunOptions(batch=1)),
+        args=(source, FakeInfer(PACK), sink, summary, RunOptions(batch=1)),
         kwargs={"stop": stop},
     )
     ended.start()
@@ -189,7 +188,7 @@ def test_a_model_that_fails_keeps_what_was_written() -> None:
 
     sink = MemorySink()
     with pytest.raises(DapoError, match="too little memory"):
-        run(FakeSource(_frames(40)), Tired(PACK), PACK, sink, RunSummary(), RunOptions(batch=4))
+        run(FakeSource(_frames(40)), Tired(PACK), sink, RunSummary(), RunOptions(batch=4))
     assert sink.closed
     assert len(sink.written) >= 12
 

@@ -9,11 +9,10 @@ import pytest
 
 from dapo.inspection import Defect, Evaluation, Verdict
 from pipeline.ports import Message, Record, Result
-from pipeline.rows import Configuration
 from pipeline.stream.frames import read_frame
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
-from pipeline.testing import DAY, frame, small_pack
+from pipeline.testing import CONFIGURATION, DAY, frame
 from schemas.headers import DEAD_LETTER_HEADERS, FRAME_HEADERS, RESULT_HEADERS, Header
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -45,8 +44,10 @@ def told(**outcome: object) -> tuple[Message, ...]:
     defect = Defect("hole", 0.9, (1, 2, 3, 4), 12, None, 0.1, (2.0, 3.0), np.ones((4, 3), bool))
     verdict = Verdict(Evaluation.NOT_OK, "", "", 0.9, 0.3, 0.6, (defect,))
     said = {"verdict": verdict, "error": None} | outcome
-    result = Result(given, said["verdict"], said["error"], 20, 10, "ab", None, DAY, done, 1.0, 2.0, 3.0)
-    return Teller(Topics("t"), Configuration.of(small_pack(), "p")).tell(result).messages
+    result = Result(
+        given, said["verdict"], said["error"], 20, 10, "ab", None, DAY, done, 1.0, 2.0, 3.0, CONFIGURATION
+    )
+    return Teller(Topics("t")).tell(result).messages
 
 
 def names(headers: tuple[Header, ...]) -> set[str]:

@@ -29,7 +29,6 @@ from triton_models.predict import Predict
 from triton_models.repository import PACK_FILE
 from triton_models.settings import Settings, Tensors, Unanswerable
 from triton_models.testing import stub
-from triton_models.versions import features_hash
 
 NAMES = ["plate", "blank", "*", "tube", "plate"]
 
@@ -49,7 +48,7 @@ def _backend(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> ModuleType:
 
 
 def _encode() -> Encode:
-    return Encode(ImageSide(pack(), encoder=encoder()), features_hash(pack()))
+    return Encode(ImageSide(pack(), encoder=encoder()), pack().features_hash)
 
 
 def _features(count: int) -> Tensors:
@@ -202,7 +201,7 @@ def test_weights_are_taken_from_the_servers_folder(tmp_path: Path) -> None:
     shutil.copy(bundled_weights(), tmp_path / f"{own.encoder.sha256}.safetensors")
     size = own.encoder.image_size
     found = Encode.load(Settings.of(arguments))({"image": torch.zeros(1, size, size, 3, dtype=torch.uint8)})
-    assert bytes(found["features_hash"][0].tolist()).hex() == features_hash(own)
+    assert bytes(found["features_hash"][0].tolist()).hex() == own.features_hash
 
 
 @pytest.mark.parametrize("name", ["clip_encoder", "dapo_head"])

@@ -12,6 +12,7 @@ from pipeline.archive import manifest
 from pipeline.archive.archiver import Archiver, Item, Problem, Report
 from pipeline.archive.keys import image_key_of
 from pipeline.archive.policy import Policy, Reason
+from pipeline.archive.table import read
 from pipeline.store.errors import ObjectDamaged, StoreUnavailable, UploadDamaged
 from pipeline.testing import MemoryStore
 from tests.unit.pipeline.archive.rows import image_of, make_item, make_row
@@ -28,7 +29,7 @@ def rows(store: MemoryStore) -> list[dict[str, object]]:
     found = []
     for _, files in manifest.parts(store):
         for file in files:
-            found += manifest.read(store, file.key).to_pylist()
+            found += read(store, file.key).to_pylist()
     return found
 
 

@@ -9,7 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dapo.errors import Fenced
+from pipeline.archive import labels
+from pipeline.archive.archiver import Archiver
 from pipeline.archive.keys import CLAIMS
+from pipeline.archive.policy import Policy
 from pipeline.archive.prune import Pruned
 from pipeline.cli import invoke
 from pipeline.cli.archive import CLAIMS_DAYS, summary
@@ -19,6 +22,8 @@ from pipeline.stream.archiving import Archived
 from pipeline.stream.retention import Needs, plan
 from pipeline.stream.topics import Topics
 from pipeline.testing import MemoryStore, small_pack
+from schemas.labels import label_row
+from tests.unit.pipeline.archive.rows import make_item, make_row
 
 
 class Loop:
@@ -85,3 +90,24 @@ def test_claims_outlive_the_frames_and_dead_letters_that_name_them() -> None:
 
 def test_the_summary_of_a_prune_says_what_is_left() -> None:
     assert summary(Pruned(busy=2), dry_run=True).endswith("2 were being written: prune again")
+    assert "would keep 3 images past their time that are labelled" in summary(
+        Pruned(labelled=3), dry_run=True
+    )
+    assert "kept" not in summary(Pruned(), dry_run=False)
+
+
+def test_labelled_frames_are_pruned_only_when_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=10_000)
+    store = MemoryStore(clock=lambda: long_ago)
+    times = {"captured_at": long_ago, "finished_at": long_ago}
+    Archiver(store, Policy(audit_rate=1)).archive([make_item(0, "OK", **times)])
+    row = label_row(make_row(0).result_id, "good", long_ago, "cli")
+    labels.write(store, [labels.Entry(row, 0, 0)])
+    monkeypatch.setattr("pipeline.cli.archive.open_store", lambda _: store)
+    assert invoke(["archive", "prune"]) == 0
+    assert "kept 1 images past their time" in capsys.readouterr().out
+    assert len(list(store.list("frames/"))) == 1
+    assert invoke(["archive", "prune", "--labelled"]) == 0
+    assert [one.key for one in store.list()] == [labels.file_key(0, 0)]

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.archive import manifest
-from pipeline.archive.manifest import RANGE, Entry, Part, file_key
+from pipeline.archive.manifest import TABLE, Entry, Part, file_key
 from pipeline.archive.policy import Reason
+from pipeline.archive.table import RANGE, read
 from pipeline.ports import Stored
 from pipeline.store.errors import StoreError, StoreUnavailable
 from pipeline.testing import MemoryStore
@@ -33,7 +34,7 @@ def entry(number: int, offset: int | None = None, **fields: object) -> Entry:
 
 
 def table(store: MemoryStore, key: str = KEY) -> pa.Table:
-    return manifest.read(store, key)
+    return read(store, key)
 
 
 def test_a_row_is_the_whole_result_and_why_and_where() -> None:
@@ -130,7 +131,7 @@ def test_columns_of_a_later_version_stay() -> None:
     deep = pa.array([[{**SCRATCH, "depth_mm": 0.5}]], newer)
     later = later.set_column(later.column_names.index("defects"), pa.field("defects", newer), deep)
     later = later.append_column(pa.field("operator", pa.utf8()), pa.array(["ann"]))
-    store.put_if_absent(KEY, manifest.encode(later))
+    store.put_if_absent(KEY, TABLE.encode(later))
     manifest.write(store, [entry(2)])
     found = table(store)
     assert found["operator"].to_pylist() == ["ann", None]

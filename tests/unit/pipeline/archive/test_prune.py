@@ -6,13 +6,15 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from pipeline.archive import manifest
+from pipeline.archive import labels, manifest
 from pipeline.archive.archiver import Archiver
 from pipeline.archive.keys import image_key_of
 from pipeline.archive.policy import Policy, Reason
 from pipeline.archive.prune import Pruned, prune
-from pipeline.store.errors import StoreUnavailable
+from pipeline.archive.table import read
+from pipeline.store.errors import StoreError, StoreUnavailable
 from pipeline.testing import MemoryStore
+from schemas.labels import LabelRow, label_row
 from tests.unit.pipeline.archive.rows import NOON, make_item, make_row
 
 ALL = Policy(near_margin=0, audit_rate=1)
@@ -39,6 +41,12 @@ class Archive:
         Archiver(self.store, ALL).archive([make_item(number, evaluation, **fields)])
         return image_key_of(make_row(number, evaluation, **fields), "png")
 
+    def label(self, number: int, **fields: str) -> LabelRow:
+        result = fields.pop("result_id", make_row(number).result_id)
+        row = label_row(result, fields.pop("label", "good"), self.now, "cli", **fields)  # type: ignore[arg-type]
+        labels.write(self.store, [labels.Entry(row, 0, len(list(labels.rows(self.store))))])
+        return row
+
     def prune(self, at: datetime, **options: object) -> Pruned:
         return prune(self.store, RETENTION, now=at, **options)  # type: ignore[arg-type]
 
@@ -47,9 +55,7 @@ class Archive:
 
     def rows(self) -> set[str]:
         files = [file for _, files in manifest.parts(self.store) for file in files]
-        return {
-            key for file in files for key in manifest.read(self.store, file.key)["object_key"].to_pylist()
-        }
+        return {key for file in files for key in read(self.store, file.key)["object_key"].to_pylist()}
 
 
 @pytest.fixture
@@ -108,7 +114,7 @@ def test_an_image_stays_while_any_row_points_at_it(archive: Archive) -> None:
     assert archive.images() == archive.rows() == {key}
 
 
-@pytest.mark.parametrize("calls", range(10))
+@pytest.mark.parametrize("calls", range(11))
 def test_a_prune_that_was_stopped_is_finished_by_the_next(calls: int) -> None:
     def filled() -> Archive:
         archive = Archive()
@@ -121,7 +127,7 @@ def test_a_prune_that_was_stopped_is_finished_by_the_next(calls: int) -> None:
     whole, archive = filled(), filled()
     count = len(whole.store.calls)
     whole.prune(now)
-    assert len(whole.store.calls) - count == 10  # so that the parameters above cover every call
+    assert len(whole.store.calls) - count == 11  # so that the parameters above cover every call
     archive.store.calls_left = calls
     with pytest.raises(StoreUnavailable):
         archive.prune(now)
@@ -222,3 +228,54 @@ def test_a_file_that_the_archiver_writes_meanwhile_is_left_to_the_next_prune(
     archive.store = quiet
     assert (pruned.busy, pruned.files) == (1, 0)
     assert make_row(99).frame_key in "".join(archive.rows())
+
+
+def test_labelled_frames_stay_whatever_their_age(archive: Archive) -> None:
+    labelled, other = archive.keep(0, "OK", NOON), archive.keep(1, "OK", NOON)
+    bad = archive.keep(2, "NotOK", NOON)
+    archive.label(0)
+    archive.label(2, label="hole")
+    now = NOON + LONG + timedelta(days=1)
+    dry = archive.prune(now, dry_run=True)
+    assert (dry.images, dry.rows.total(), dry.labelled, dry.strays) == (1, 1, 2, 0)
+    assert archive.images() == {labelled, other, bad}
+    archive.now = now
+    assert archive.prune(now) == dry
+    assert archive.images() == archive.rows() == {labelled, bad}
+    # Their file is young by now, since a prune wrote it.
+    assert archive.prune(now + timedelta(days=1)) == Pruned(labelled=2)
+    assert archive.images() == archive.rows() == {labelled, bad}
+    assert archive.prune(now, labelled_too=True).images == 2
+    assert archive.images() == archive.rows() == set()
+    assert [row.label for row in labels.rows(archive.store)] == [
+        "good",
+        "hole",
+    ]  # what was said is never deleted
+
+
+def test_a_label_that_was_replaced_keeps_nothing(archive: Archive) -> None:
+    first, second = archive.keep(0, "OK", NOON), archive.keep(1, "OK", NOON)
+    wrong = archive.label(0)
+    archive.label(1, supersedes=wrong.label_id)
+    archive.prune(NOON + SHORT + timedelta(days=1))
+    assert archive.images() == archive.rows() == {second}
+    assert first != second
+
+
+def test_all_rows_of_a_labelled_frame_stay(archive: Archive) -> None:
+    key = archive.keep(0, "OK", NOON)
+    again = {"result_id": "another configuration"}
+    assert archive.keep(0, "OK", NOON + timedelta(hours=1), captured_at=NOON, **again) == key
+    archive.label(0, **again)
+    pruned = archive.prune(NOON + SHORT + timedelta(days=1))
+    assert (pruned.rows.total(), pruned.labelled) == (0, 1)
+    [file] = [file for _, files in manifest.parts(archive.store) for file in files]
+    assert len(read(archive.store, file.key)) == 2
+
+
+def test_a_table_of_labels_that_cannot_be_read_stops_the_prune(archive: Archive) -> None:
+    key = archive.keep(0, "OK", NOON)
+    archive.store.put_if_absent(labels.file_key(0, 0), b"PAR1 no")
+    with pytest.raises(StoreError, match=r"1999\.parquet"):
+        archive.prune(NOON + LONG)
+    assert archive.images() == {key}

@@ -18,18 +18,17 @@ from dapo.errors import ServiceUnavailable
 from pipeline.archive.archiver import Archiver
 from pipeline.archive.policy import Policy
 from pipeline.ports import Message, Record
-from pipeline.rows import Configuration
 from pipeline.settings import load
 from pipeline.store.errors import StoreError
 from pipeline.stream.archiving import Archiving
 from pipeline.stream.compose import archiving
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
-from pipeline.testing import DAY, MemoryBroker, MemoryLog, MemoryStore, encoded, small_pack, surface
+from pipeline.testing import DAY, MemoryBroker, MemoryLog, MemoryStore, encoded, surface
 from tests.unit.pipeline.stream.test_verdicts import result
 
 TOPICS = Topics("t")
-TELLER = Teller(TOPICS, Configuration.of(small_pack(), "p"))
+TELLER = Teller(TOPICS)
 PICTURE = encoded(surface())
 
 
@@ -134,7 +133,7 @@ def test_a_store_that_is_away_is_waited_for_and_nothing_is_committed_meanwhile()
     loop = plant.loop(stop)
     thread = threading.Thread(target=loop.run, daemon=True)
     thread.start()
-    until(lambda: loop.archived.waits >= 2)
+    until(lambda: loop.waits >= 2)
     assert plant.broker.offsets == {}
     plant.store.away = False
     until(lambda: done(plant, 10)(loop))
@@ -286,7 +285,7 @@ def test_quotas_are_counted_anew_whenever_reading_starts_over(moves: str):
     thread = threading.Thread(target=loop.run, daemon=True)
     thread.start()
     if moves == "wait":
-        until(lambda: loop.archived.waits >= 1)
+        until(lambda: loop.waits >= 1)
         plant.broker.share("archive")
         plant.store.away = False
     until(lambda: done(plant, 4)(loop))
@@ -320,7 +319,7 @@ def sample(loop: Archiving, name: str, **labels) -> float | None:
 
 
 def test_a_store_that_is_away_is_told_and_so_is_its_return(monkeypatch):
-    monkeypatch.setattr("pipeline.stream.archiving._BEAT_S", 0.0)
+    monkeypatch.setattr("pipeline.stream.copying._BEAT_S", 0.0)
     plant, stop = Plant(4), threading.Event()
     plant.store.away = True
     loop = plant.loop(stop)

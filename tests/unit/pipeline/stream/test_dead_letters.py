@@ -20,7 +20,7 @@ from pipeline.stream.dead_letters import (
 from pipeline.stream.frames import read_frame
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import dead_letter
-from pipeline.testing import DAY
+from pipeline.testing import CONFIGURATION, DAY
 
 TOPICS = Topics("test")
 OWN = (("ce_id", b"f1"), ("ce_source", b"s"), ("camera_id", b"cam"), ("x-plant", b"\xff\x00"))
@@ -28,7 +28,9 @@ OWN = (("ce_id", b"f1"), ("ce_source", b"s"), ("camera_id", b"cam"), ("x-plant",
 
 def letter(offset=0, *, headers=OWN, code="not-an-image", stage="decode", value=b"no image", message="why"):
     came = Record(TOPICS.frames, 1, 40 + offset, b"key", value, tuple(headers), DAY)
-    failed = Result(read_frame(came), None, (stage, code, message), 0, 0, "", None, DAY, DAY, 0.0, 0.0, 0.0)
+    failed = Result(
+        read_frame(came), None, (stage, code, message), 0, 0, "", None, DAY, DAY, 0.0, 0.0, 0.0, CONFIGURATION
+    )
     made = dead_letter(failed, TOPICS)
     return Record(TOPICS.dead_letters, 0, offset, made.key, made.value, made.headers, DAY)
 
@@ -110,7 +112,9 @@ def test_a_replay_sends_the_frame_as_it_first_came_and_counts():
 )  # fmt: skip
 def test_whatever_came_goes_back(headers, value, key):
     came = Record(TOPICS.frames, 0, 5, key, value, tuple(headers), DAY)
-    failed = Result(read_frame(came), None, ("read", "c", "m"), 0, 0, "", None, DAY, DAY, 0.0, 0.0, 0.0)
+    failed = Result(
+        read_frame(came), None, ("read", "c", "m"), 0, 0, "", None, DAY, DAY, 0.0, 0.0, 0.0, CONFIGURATION
+    )
     made = dead_letter(failed, TOPICS)
     back = original(Record(TOPICS.dead_letters, 0, 0, made.key, made.value, made.headers, DAY), TOPICS.frames)
     assert (back.key, back.value, back.headers[:-1]) == (key, value, tuple(headers))

@@ -10,15 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.ports import DROP, Frame, Record, Result
-from pipeline.rows import Configuration, to_row
+from pipeline.rows import to_row
 from pipeline.stream.frames import ATTEMPT, MAX_ID, REFERENCE, read_frame, write_frame
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
-from pipeline.testing import DAY, frame
+from pipeline.testing import CONFIGURATION, DAY, frame
 from schemas.codec import decode_results, encode
 from schemas.headers import FRAME_HEADERS
 
-CONFIGURATION = Configuration("0" * 64, "fake@0", "small")
 NAMES = ("station_id", "line_id", "part_id", "job_id", "recipe_id")
 CONTROL = "".join(
     map(
@@ -114,10 +113,10 @@ def test_no_message_breaks_the_reader_nor_what_comes_after_it(headers, value, ke
     assert 0 < len(got.frame_id) <= MAX_ID
     assert all(len(text) <= MAX_ID and not set(text) & set(CONTROL) for text in got.headers.values())
     stage, (code, message) = "read", got.error or (DROP, "dropped")
-    result = Result(got, None, (stage, code, message), 0, 0, "", None, DAY, DAY, 0.0, 0.0, 0.0)
-    [row] = decode_results(encode([to_row(result, CONFIGURATION)]))
+    result = Result(got, None, (stage, code, message), 0, 0, "", None, DAY, DAY, 0.0, 0.0, 0.0, CONFIGURATION)
+    [row] = decode_results(encode([to_row(result)]))
     assert row.frame_id == got.frame_id
-    told = Teller(Topics("t"), CONFIGURATION).tell(result)
+    told = Teller(Topics("t")).tell(result)
     letter = told.messages[-1]
     assert letter.value == value
     assert letter.headers[: len(headers)] == tuple(headers)

@@ -47,8 +47,8 @@ class Busy(FakeInfer):
 
 def stages_of(model, batch=8):
     return Inspection(
-        Preparer(PACK, 64, Limits()),
-        Inspector(model, PACK, batch=batch),
+        Preparer(model, Limits()),
+        Inspector(model, batch=batch),
         fetch=lambda given: given.data,
         ahead=16,
         stop=threading.Event(),

@@ -15,7 +15,7 @@ from PIL import Image
 from dapo.errors import DapoError, VocabularyError
 from pipeline.decode import Limits
 from pipeline.stream.label_file import read_labels
-from pipeline.stream.labels import Checker, LabelError, in_force, label_message, read_mask
+from pipeline.stream.labels import Checker, LabelError, label_message, read_mask
 from pipeline.testing import DAY, small_pack
 from schemas.codec import decode
 from schemas.labels import LabelRow
@@ -224,9 +224,3 @@ def test_a_label_is_keyed_by_its_result():
     assert (message.topic, message.key) == ("test.labels", RESULT.encode())
     assert decode(message.value, LabelRow) == [row]
     assert dict(message.headers)["ce_id"] == row.label_id.encode()
-
-
-def test_labels_that_were_replaced_are_not_in_force():
-    first = CHECKER.label(RESULT, "scratch", DAY, "cli")
-    second = CHECKER.label(RESULT, "good", DAY, "cli", supersedes=first.label_id)
-    assert list(in_force([first, first, second]).values()) == [second]

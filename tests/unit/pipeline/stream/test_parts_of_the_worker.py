@@ -14,16 +14,16 @@ import pytest
 
 from dapo.errors import SettingsError
 from pipeline.ports import Record
-from pipeline.rows import Configuration
 from pipeline.stream.archiving import ArchiveMetrics
 from pipeline.stream.health import HealthServer
+from pipeline.stream.label_sync import LabelMetrics
 from pipeline.stream.ledger import Ledger
 from pipeline.stream.metrics import Metrics
 from pipeline.stream.parts import PartMetrics
 from pipeline.stream.slots import Slot
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
-from pipeline.testing import DAY, frame, small_pack
+from pipeline.testing import DAY, frame
 from tests.unit.pipeline.stream.test_verdicts import result
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "metrics.md"
@@ -136,7 +136,7 @@ def test_a_port_that_is_taken_is_named():
         server.close()
 
 
-@pytest.mark.parametrize("made", [Metrics, PartMetrics, ArchiveMetrics])
+@pytest.mark.parametrize("made", [Metrics, PartMetrics, ArchiveMetrics, LabelMetrics])
 def test_every_metric_is_documented_with_its_labels(made):
     rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
     for name, metric in vars(made()).items():
@@ -147,7 +147,7 @@ def test_every_metric_is_documented_with_its_labels(made):
 
 
 def told(**headers):
-    teller = Teller(Topics("t"), Configuration.of(small_pack(), "p"))
+    teller = Teller(Topics("t"))
     return teller.tell(result(**headers))
 
 
@@ -184,7 +184,7 @@ def test_numbers_that_another_worker_published_meanwhile_are_no_gap():
 
 
 def test_a_frame_with_a_broken_header_has_a_row_and_is_no_gap():
-    teller = Teller(Topics("t"), Configuration.of(small_pack(), "p"))
+    teller = Teller(Topics("t"))
     ledger = Ledger(Metrics(), worker_id="w", configuration_hash="h")
     ledger.published(told(camera="a", sequence=1))
     for key in (b"a", b"\xff", None):

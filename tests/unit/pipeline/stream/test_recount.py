@@ -14,7 +14,6 @@ from pipeline.decode import Limits as FrameLimits
 from pipeline.inspect import Inspector, Preparer
 from pipeline.kafka.read import Span
 from pipeline.ports import Message, Record
-from pipeline.rows import Configuration
 from pipeline.stream.frames import write_frame
 from pipeline.stream.inspection import Inspection
 from pipeline.stream.ledger import Ledger
@@ -45,10 +44,10 @@ class Plant:
         """Run a worker until there are so many rows."""
         stop = threading.Event()
         stages = Inspection(
-            Preparer(PACK, 64, FrameLimits()), Inspector(FakeInfer(PACK), PACK, batch=4),
+            Preparer(FakeInfer(PACK), FrameLimits()), Inspector(FakeInfer(PACK), batch=4),
             fetch=lambda given: given.data, ahead=8, stop=stop,
         )  # fmt: skip
-        teller = Teller(TOPICS, Configuration.of(PACK, "small"))
+        teller = Teller(TOPICS)
         ledger = Ledger(Metrics(), worker_id="w", configuration_hash=PACK.configuration_hash)
         worker = Worker(
             MemoryLog(self.broker, TOPICS.frames, "inspect"), stages, teller.tell, ledger,

@@ -8,10 +8,9 @@ import numpy as np
 
 from dapo.inspection import Defect, Evaluation, Verdict
 from pipeline.ports import Record, Result
-from pipeline.rows import Configuration
 from pipeline.stream.topics import Topics
 from pipeline.stream.verdicts import Teller
-from pipeline.testing import DAY, frame, small_pack
+from pipeline.testing import CONFIGURATION, DAY, frame
 from schemas.codec import decode_defects, decode_results
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -33,11 +32,11 @@ def result(camera="cam", line="l", sequence=1, error=None, defects=(), **headers
     )
     verdict = None if error else Verdict(Evaluation.NOT_OK, "", "", 0.9, 0.3, 0.6, tuple(defects))
     done = DAY + timedelta(milliseconds=120)
-    return Result(given, verdict, error, 20, 10, "ab", None, DAY, done, 1.0, 2.0, 3.0)
+    return Result(given, verdict, error, 20, 10, "ab", None, DAY, done, 1.0, 2.0, 3.0, CONFIGURATION)
 
 
 def teller(**options) -> Teller:
-    return Teller(Topics("t"), Configuration.of(small_pack(), "p"), **options)
+    return Teller(Topics("t"), **options)
 
 
 def test_row_and_defects_share_their_ids():

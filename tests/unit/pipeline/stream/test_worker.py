@@ -14,7 +14,6 @@ from dapo.errors import LogRefused, ServiceUnavailable
 from pipeline.decode import Limits as FrameLimits
 from pipeline.inspect import Inspector, Preparer
 from pipeline.ports import Frame, Message
-from pipeline.rows import Configuration
 from pipeline.stream.frames import write_frame
 from pipeline.stream.inspection import Inspection
 from pipeline.stream.patience import PatientInfer
@@ -78,13 +77,13 @@ class Line:
         stop = stop or threading.Event()
         patient = PatientInfer(infer or FakeInfer(PACK), stop)
         stages = Inspection(
-            Preparer(PACK, 64, FrameLimits()),
-            Inspector(patient, PACK, batch=4),
+            Preparer(patient, FrameLimits()),
+            Inspector(patient, batch=4),
             fetch=fetched,
             ahead=8,
             stop=stop,
         )
-        teller = Teller(TOPICS, Configuration.of(PACK, "small"))
+        teller = Teller(TOPICS)
         return Worker(
             log or MemoryLog(self.broker, TOPICS.frames), stages, teller.tell, self.watching,
             limits=Limits(**{"transaction_ms": 20.0, "shutdown_s": 5.0, **limits}), realtime=realtime, stop=stop,

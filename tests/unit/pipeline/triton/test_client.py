@@ -249,7 +249,7 @@ def test_a_pack_that_the_contract_cannot_carry_is_refused(monkeypatch: pytest.Mo
 def test_opening_gives_an_empty_server_the_pack(triton: FakeTriton) -> None:
     triton.forget()
     infer = open_triton(TritonSettings(url=triton.url), PACK)
-    assert (infer.image_size, infer.configuration_hash) == (64, PACK.configuration_hash)
+    assert (infer.image_size, infer.pack.configuration_hash) == (64, PACK.configuration_hash)
     assert len(infer.infer(images(2), ["*", "one"])) == 2
     infer.close()
 

@@ -191,6 +191,17 @@ class TestTheQuestion:
         assert found.outcome is Outcome.REFUSE
         assert "40 frames have no score" in finding(found, "scores").said
 
+    def test_the_finding_that_decided_is_told(self):
+        assert decide(frames(gain=1.0), Question.SUPERIOR).decisive.rule == "better"
+        assert decide(frames(verdict=OK), Question.NOT_INFERIOR).decisive.rule == "no worse"
+        alarming = decide(frames(gain=1.0, good=NOT_OK), Question.SUPERIOR, Rules(false_alarms=0.05))
+        assert alarming.decisive.rule == "false alarms"
+        open_ = decide(
+            frames(gain=1.0), Question.SUPERIOR, Rules(recall={"crack": 0.9, "dent": 0.5, "*": 0.5})
+        )
+        assert open_.decisive.said.startswith("dent: 0 parts")
+        assert open_.decisive.label_more == open_.label_more
+
 
 class TestGuards:
     def test_false_alarms_stop_a_better_pack_only_where_they_are_sure(self):

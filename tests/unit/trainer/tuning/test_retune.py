@@ -1,0 +1,154 @@
+"""`retune` as a user runs it: frames in folders, a pack and a page out."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dapo.pack import Tiles
+from dapo.pack_changes import set_product
+from dapo.pack_io import read_pack, write_pack
+from pipeline.bundled import default_pack_path
+from pipeline.cli import invoke
+from trainer.retune import NOTE, PACK, REPORT
+
+from .plates import plates
+
+
+def retune(tmp_path: Path, *options: str, out: str = "out") -> int:
+    every = [
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / out),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
+    return invoke(["retune", *every, "--threads", "2", *options])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stem, memories and thresholds on twenty frames a product."""
+    root = tmp_path_factory.mktemp("retune")
+    plates(root / "data", good=10, each=5)
+    assert retune(root, "--epochs", "3", "--batch", "16", "--false-alarm-rate", "0.1") == 0
+    return root
+
+
+def test_a_better_pack_that_says_what_it_was_made_of(done: Path) -> None:
+    pack, base = read_pack(done / "out" / PACK), read_pack(default_pack_path())
+    note = json.loads((done / "out" / NOTE).read_text())
+    assert note["configuration_hash"] == pack.configuration_hash
+    assert note["after"]["image"]["auroc"] >= note["before"]["image"]["auroc"]
+    assert note["losses"]["total"][-1] < note["losses"]["total"][0]
+    assert {"plate", "ring"} < set(pack.products)
+    for name in ("plate", "ring"):
+        product = pack.products[name]
+        assert set(product.types) == {"hole", "scratch"}
+        assert product.reference is not None
+        assert product.calibrated
+        assert product.calibration["good"] > 0
+    history = pack.provenance["history"][-1]
+    assert history["parent"] == base.configuration_hash
+    assert history["retune"]["scopes"] == ["stem", "reference", "thresholds"]
+    assert (
+        len(pack.provenance["tuned_on"]) == note["frames"]["plate"]["train"] + note["frames"]["ring"]["train"]
+    )
+    assert "patch.weight" in pack.tensors
+    assert [word.slug for word in pack.types][: len(base.types)] == [word.slug for word in base.types]
+
+
+def test_the_page_shows_it_and_needs_nothing_else(done: Path) -> None:
+    page = (done / "out" / REPORT).read_text()
+    for said in ("What it is worth", "Losses by epoch", "Thresholds", "Types of plate", "scored lowest"):
+        assert said in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not list((done / "out").glob("*.partial"))
+    assert not (done / "out" / "checkpoint.safetensors").exists()
+
+
+def test_the_same_call_gives_the_same_pack(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--epochs", "3", "--batch", "16", "--false-alarm-rate", "0.1")
+    assert retune(done, *options, out="again") == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert json.loads(last)["configuration_hash"] == read_pack(done / "out" / PACK).configuration_hash
+    assert (done / "again" / PACK).read_bytes() == (done / "out" / PACK).read_bytes()
+
+
+def test_the_new_pack_inspects_as_any_other(done: Path) -> None:
+    command = ["run", str(done / "data" / "plate" / "scratch"), "--product", "plate", "--overwrite"]
+    out = done / "run"
+    assert invoke([*command, "--pack", str(done / "out" / PACK), "--out", str(out)]) in (0, 1)
+    assert (out / "report.html").exists()
+
+
+def test_thresholds_alone_move_no_score(done: Path) -> None:
+    tuned = done / "out" / PACK
+    assert (
+        retune(done, "--pack", str(tuned), "--scope", "thresholds", "--false-alarm-rate", "0.3", out="only")
+        == 0
+    )
+    one, other = read_pack(tuned), read_pack(done / "only" / PACK)
+    assert one.features_hash == other.features_hash
+    assert other.products["plate"].threshold_notok <= one.products["plate"].threshold_notok
+    note = json.loads((done / "only" / NOTE).read_text())
+    assert note["losses"] is None
+    assert note["before"] == note["after"]
+
+
+def test_a_learned_image_side_drops_memories_that_are_not_made_again(done: Path) -> None:
+    tuned = done / "out" / PACK
+    assert retune(done, "--pack", str(tuned), "--scope", "full", "--epochs", "1", out="full") == 0
+    note = json.loads((done / "full" / NOTE).read_text())
+    assert any("memories" in line for line in note["notes"])
+    assert read_pack(done / "full" / PACK).products["plate"].reference is None
+
+
+def test_memories_of_the_stem(done: Path) -> None:
+    assert retune(done, "--scope", "reference", "--memory-of", "stem", out="stem") == 0
+    pack = read_pack(done / "stem" / PACK)
+    assert pack.has_stem_tap
+    assert pack.products["ring"].reference is not None
+    assert pack.products["ring"].reference.taps == (4,)
+    assert read_pack(done / "out" / PACK).products["ring"].reference.taps == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--scope", "stern"), "Did you mean 'stem'"),
+        (("--mirror", "x"), "expected h, v or hv"),
+        (("--type-false-alarm-rate", "crack"), "TYPE=RATE"),
+        (("--false-alarm-rate", "2"), "expected a share"),
+        (("--products", "plato"), "Did you mean 'plate'"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(
+    done: Path, options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert retune(done, *options, out="none") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert said in told
+    assert not (done / "none" / PACK).exists()
+
+
+def test_one_picture_on_two_sides_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plates(tmp_path / "data", good=6, each=3)
+    twin = tmp_path / "data" / "plate" / "good"
+    for n in range(6):
+        (twin / f"twin{n}.png").write_bytes((twin / f"{n}.png").read_bytes())
+    assert retune(tmp_path, "--epochs", "1") == 2
+    assert "is the same picture as" in " ".join(capsys.readouterr().err.split())
+
+
+def test_products_that_are_cut_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plates(tmp_path / "data", good=6, each=3)
+    write_pack(
+        set_product(read_pack(default_pack_path()), "plate", {"tiles": Tiles(2, 2)}), tmp_path / "cut.pack"
+    )
+    assert retune(tmp_path, "--pack", str(tmp_path / "cut.pack")) == 2
+    assert "cut into tiles" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,1 @@
+"""The paper's claims, and what retuning is worth, measured on photographs."""

@@ -1,0 +1,277 @@
+"""Make a better prompt pack from labelled frames.
+
+    python trainer/retune.py --data DATA --pack champion.pack --scope stem,reference,thresholds --out retuned
+
+Writes OUT/retuned.pack, OUT/report.html and OUT/retune.json; the last line printed is the same JSON. On several GPUs:
+torchrun --nproc-per-node 4 trainer/retune.py ... --device cuda
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from dapo.errors import SettingsError
+from dapo.pack import Pack
+from dapo.pack_io import read_pack, write_pack
+from pipeline.atomic import explained, write_whole
+from pipeline.bundled import default_pack_path
+from pipeline.cli.terminal import errors
+from pipeline.settings import load
+from trainer.data.dataset import choose
+from trainer.data.open import Options, open_dataset
+from trainer.data.sample import Sample
+
+if TYPE_CHECKING:
+    # torch and open_clip take seconds to import; a command line that only asks for help needs neither.
+    from dapo.encoder import Encoder
+    from trainer.tuning.cache import Variant
+    from trainer.tuning.run import Retuned
+
+PACK, REPORT, NOTE, CHECKPOINT = "retuned.pack", "report.html", "retune.json", "checkpoint.safetensors"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dapo-inspection" / "features"
+
+
+def register(app: typer.Typer) -> None:
+    """Add `retune`."""
+    app.command(name="retune")(command)
+
+
+def command(
+    data: str = typer.Option(
+        ..., "--data", help="Labelled frames: a folder or file, or FORMAT:PATH (docs/data.md)."
+    ),
+    pack: Path | None = typer.Option(
+        None, "--pack", help="Pack that is tuned.", show_default="the bundled one"
+    ),
+    scope: str = typer.Option(
+        "stem,reference,thresholds",
+        "--scope",
+        help="text, full or stem; reference; thresholds; several with commas.",
+    ),
+    out: Path = typer.Option(Path("retuned"), "--out", help="Folder for pack, report and checkpoint."),
+    test: str | None = typer.Option(
+        None, "--test", help="Labelled frames that judge, nothing else.", show_default="a fifth of the parts"
+    ),
+    products: str = typer.Option(
+        "", "--products", help="Some products, separated by commas.", show_default="all"
+    ),
+    groups: Path | None = typer.Option(
+        None, "--groups", help="CSV file: file,group[,day]: frames of one part."
+    ),
+    types: Path | None = typer.Option(None, "--types", help="TOML file: name in the data -> defect word."),
+    unannotated: Literal["good", "unlabelled"] = typer.Option(
+        "unlabelled", "--unannotated", help="COCO images without annotation: good or unlabelled."
+    ),
+    split_by: Literal["part", "day"] = typer.Option(
+        "part", "--split-by", help="What stays together: part, or day."
+    ),
+    epochs: int | None = typer.Option(
+        None,
+        "--epochs",
+        min=1,
+        help="Passes over the frames; a fixed number.",
+        show_default="10, more for few frames",
+    ),
+    batch: int = typer.Option(64, "--batch", min=1, help="Frames of a step, over all processes."),
+    accumulate: int = typer.Option(1, "--accumulate", min=1, help="Parts a step is worked through in."),
+    learning_rate: float | None = typer.Option(
+        None, "--learning-rate", min=1e-9, help="Highest, of Adam.", show_default="6e-3; paper 1e-3"
+    ),
+    precision: Literal["float32", "bfloat16"] = typer.Option(
+        "float32", "--precision", help="On a GPU: float32 or bfloat16."
+    ),
+    mirror: str = typer.Option("", "--mirror", help="Also learn frames mirrored: h, v, hv, with commas."),
+    objective: Literal["default", "paper"] = typer.Option(
+        "default", "--objective", help="default, or paper (method section 2, and its schedule)."
+    ),
+    loss_size: int | None = typer.Option(
+        None, "--loss-size", min=1, help="Side of the labels in cells.", show_default="4 per patch"
+    ),
+    whole_masks: bool = typer.Option(False, "--whole-masks", help="Shrink masks as the research code does."),
+    memory_of: Literal["taps", "stem", "both"] = typer.Option(
+        "both", "--memory-of", help="What memories of good frames are made of: taps, stem or both."
+    ),
+    memory_size: int = typer.Option(1000, "--memory-size", min=1, help="Rows of a product's memory."),
+    false_alarm_rate: float = typer.Option(
+        0.01, "--false-alarm-rate", help="Share of good parts that may be NotOK."
+    ),
+    type_false_alarm_rate: list[str] = typer.Option(
+        [], "--type-false-alarm-rate", help="TYPE=RATE in its place for a type. May be given several times."
+    ),
+    miss_rate: float = typer.Option(0.01, "--miss-rate", help="Share of defective parts that may be OK."),
+    cost: float | None = typer.Option(
+        None, "--cost", help="Of a missed part in false alarms: the cheapest threshold."
+    ),
+    defect_share: float = typer.Option(
+        0.01, "--defect-share", help="Share of parts that are defective, for --cost."
+    ),
+    seed: int = typer.Option(0, "--seed", help="The same call gives the same pack on a CPU."),
+    cache: Path | None = typer.Option(
+        None, "--cache", help="Folder of frozen features.", show_default="the user's cache"
+    ),
+    weights: Path | None = typer.Option(None, "--weights", help="Local file of the encoder's weights."),
+    device: str | None = typer.Option(None, "--device", help="cpu, cuda or cuda:N."),
+    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads."),
+    config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
+) -> None:
+    """Tune a pack on labelled frames, and report what it is worth on parts it has not seen."""
+    from trainer.tuning.loop import Tuning, join_processes, processes
+    from trainer.tuning.memories import Memories
+    from trainer.tuning.run import Plan, retune
+    from trainer.tuning.scope import LEARNED, learned_scope, parse_scopes
+    from trainer.tuning.sides import Sides, balanced_sides, labelled
+    from trainer.tuning.thresholds import Wanted
+
+    scopes = parse_scopes(_listed(scope))
+    tuning = Tuning(
+        scope=learned_scope(scopes) or LEARNED[0],
+        epochs=epochs,
+        batch=batch,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        schedule="constant" if objective == "paper" else "cosine",
+        objective=objective,
+        precision=precision,
+        variants=_variants(mirror),
+        seed=seed,
+    )
+    plan = Plan(
+        scopes,
+        tuning,
+        cache or CACHE,
+        Memories(of=memory_of, size=memory_size, seed=seed),
+        Wanted(
+            false_alarms=false_alarm_rate,
+            type_false_alarms=dict(_rate(one) for one in type_false_alarm_rate),
+            misses=miss_rate,
+            cost=cost,
+            defective=defect_share,
+        ),
+        loss_size=loss_size,
+        whole_masks=whole_masks,
+        seed=seed,
+    )
+    given = {"pack.path": pack, "model.weights": weights, "model.device": device, "model.threads": threads}
+    settings = load(given, config).settings
+    options = Options(words=types, groups=groups, unannotated=unannotated)
+    samples = labelled(_samples(data, options, _listed(products)))
+    sides = balanced_sides(samples, seed, split_by)
+    if test is not None:
+        judging = labelled(_samples(test, replace(options, groups=None), _listed(products)))
+        sides = Sides((*sides.train, *sides.test), sides.validation, tuple(judging))
+    base = read_pack(settings.pack.path or default_pack_path())
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+    encoder = _encoder(
+        base, settings.model.weights, join_processes(settings.model.device), settings.model.threads
+    )
+    first = processes()[1] == 0
+    with _shown(quiet=not first) as tell:
+        done = retune(base, encoder, sides, plan, checkpoint=out / CHECKPOINT, tell=tell)
+    if not first:
+        return
+    from trainer.tuning.report import write_report
+
+    note = summary(done, base)
+    write_pack(done.pack, out / PACK)
+    write_report(out / REPORT, done, base, note)
+    with write_whole(out / NOTE) as file:
+        file.write(json.dumps(note, indent=1).encode())
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    for line in done.notes:
+        errors().print(line, markup=False)
+    print(json.dumps(note))
+
+
+def summary(done: Retuned, base: Pack) -> dict[str, Any]:
+    """What a machine wants to know of a retuning."""
+    old, new = (done.before.products, done.after.products) if done.before and done.after else ({}, {})
+    return {
+        "configuration_hash": done.pack.configuration_hash,
+        "base": base.configuration_hash,
+        "frames": done.counts,
+        "before": done.before and done.before.mean,
+        "after": done.after and done.after.mean,
+        "products": {name: {"before": old[name], "after": new[name]} for name in new},
+        "losses": done.history and vars(done.history),
+        "notes": done.notes,
+    }
+
+
+def _samples(data: str, options: Options, products: Sequence[str]) -> list[Sample]:
+    source = open_dataset(data, options)
+    found = [source.product(name) for name in choose(source.products(), products, data)]
+    for product in found:
+        if product.unlabelled:
+            errors().print(f"{product.name}: {product.unlabelled} frames are unlabelled, and left out")
+    return [sample for product in found for sample in product.samples]
+
+
+def _encoder(base: Pack, weights: Path | None, device: str, threads: int | None) -> Encoder:
+    import torch
+
+    from dapo.packing import load_pack_encoder
+    from dapo.predictor import usable_device
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    encoder = load_pack_encoder(base, weights)
+    encoder.clip.to(usable_device(device))
+    return encoder
+
+
+@contextmanager
+def _shown(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per kind of work, with the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors(), disable=quiet) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            kind = what.partition(" ")[0]
+            if kind not in bars:
+                bars[kind] = progress.add_task(what, total=total)
+            progress.update(bars[kind], description=what, completed=done, total=total)
+
+        yield tell
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _variants(text: str) -> tuple[Variant, ...]:
+    from trainer.tuning.cache import VARIANTS
+
+    named = {str(variant): variant for variant in VARIANTS}
+    wanted = _listed(text)
+    for one in wanted:
+        if one not in named:
+            raise SettingsError(f"--mirror {one}: expected h, v or hv.")
+    return ("", *(named[one] for one in wanted))
+
+
+def _rate(text: str) -> tuple[str, float]:
+    slug, _, rate = text.partition("=")
+    try:
+        return slug.strip(), float(rate)
+    except ValueError as error:
+        raise SettingsError(
+            f"--type-false-alarm-rate {text}: expected TYPE=RATE, such as crack=0.05."
+        ) from error
+
+
+if __name__ == "__main__":
+    from pipeline.cli import invoke
+
+    sys.exit(invoke(["retune", *sys.argv[1:]]))

@@ -1,0 +1,1 @@
+"""Retuning: from labelled frames to a better prompt pack."""

@@ -1,0 +1,163 @@
+"""Memories for all products of a pack that have good frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dapo.encoder import Encoder
+from dapo.errors import SettingsError
+from dapo.pack import STEM_TAP, Pack, Product
+from dapo.patches import has_stem
+from trainer.data.split import together
+from trainer.tuning.batches import Batches
+from trainer.tuning.cache import FeatureCache
+from trainer.tuning.examples import Example
+from trainer.tuning.look import Features, outcomes_under
+from trainer.tuning.reference import SIZE, WEIGHTS, Known, remember, weighted, with_memory
+
+_LEAST_FRAMES = 4  # fewer say nothing of how far a good cell may lie
+_COVERED = 0.25  # of a patch cell, from which it counts as defect where weights are fitted
+_PCA_CELLS = 20_000  # enough for 192 directions
+
+
+@dataclass(frozen=True)
+class Memories:
+    """How memories are made.
+
+    Attributes:
+        of: "taps", what the head is given anyway; "stem", one more tap of the encoder's frozen stem; "both". An encoder
+            without a stem has taps alone.
+        size: most rows of one.
+        frames: most good frames of one, the first of a seeded draw.
+        seed: of the draw and the coreset.
+    """
+
+    of: Literal["taps", "stem", "both"] = "both"
+    size: int = SIZE
+    frames: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.frames < _LEAST_FRAMES:
+            raise SettingsError(
+                f"memories of {self.size} rows and {self.frames} frames: expected a row and {_LEAST_FRAMES} frames or more."
+            )
+
+
+def with_memories(
+    pack: Pack,
+    examples: Mapping[str, Sequence[Example]],
+    seen: Mapping[str, Features | None],
+    how: Memories,
+    *,
+    learned: bool,
+) -> tuple[Pack, list[str]]:
+    """A new pack with a memory for each product that has good frames to learn from, and what to tell of it.
+
+    Args:
+        examples: by side, "train" and "validation".
+        seen: their features under `pack`.
+        learned: whether words were learned from the same frames: a memory then counts less where nothing else says how much.
+    """
+    taps = int(seen["train"].taps.shape[1]) if seen["train"] is not None else 0
+    used = (taps - 1,) if how.of == "stem" else tuple(range(taps))
+    if how.of == "taps":
+        used = tuple(range(taps - pack.has_stem_tap))
+    notes = []
+    made = pack
+    for product in sorted({example.product for example in examples["train"]}):
+        good = [row for row, e in enumerate(examples["train"]) if e.product == product and not e.defective]
+        rng = np.random.default_rng(how.seed)
+        good = sorted(rng.permutation(good)[: how.frames].tolist())
+        if len(good) < _LEAST_FRAMES:
+            notes.append(
+                f"{product}: {len(good)} good frames to remember; {_LEAST_FRAMES} are needed, so it has no memory."
+            )
+            continue
+        features = seen["train"]
+        assert features is not None
+        groups = together([examples["train"][row].sample for row in good])
+        memory = remember(
+            features.rows(good).taps, groups, used, size=how.size, seed=how.seed, weights=WEIGHTS[learned]
+        )
+        known = _known(pack, product, examples["validation"], seen["validation"])
+        if known is not None:
+            memory = weighted(memory, known, pack.scoring)
+        if product not in made.products:
+            made = made.with_products({product: Product()})
+        made = with_memory(made, product, memory)
+    return made, notes
+
+
+def with_stem_tap(
+    pack: Pack, encoder: Encoder, cache: FeatureCache, examples: Sequence[Example], seed: int
+) -> Pack:
+    """A new pack whose image side gives one tap more: the directions in which the stem's features of good frames vary most.
+
+    Args:
+        cache: of the stem's features.
+
+    Raises:
+        SettingsError: the encoder has no stem.
+    """
+    if not has_stem(encoder.clip.visual):
+        raise SettingsError(f"memories of the stem: {encoder.name} has none. Make them of its taps.")
+    good = [example for example in examples if not example.defective]
+    words: dict[str, Sequence[str]] = {example.product: () for example in good}
+    rng = np.random.default_rng(seed)
+    each = max(1, _PCA_CELLS // max(1, len(good)))
+    cells = []
+    for batch in Batches(good, words, cache, batch=32, seed=0).all():
+        for frame in batch.kept["stem"].float().flatten(2).transpose(1, 2).numpy():
+            cells.append(frame[rng.permutation(len(frame))[:each]])
+    weight, bias = principal_directions(np.concatenate(cells), encoder.joint_width)
+    tensors = {**pack.tensors, f"{STEM_TAP}.weight": weight, f"{STEM_TAP}.bias": bias}
+    return replace(pack, tensors=tensors)
+
+
+def principal_directions(
+    cells: NDArray[np.float32], width: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight [width, channels] and bias [width] of a projection to the directions of greatest variance.
+
+    Channels are scaled to one spread first.
+    """
+    mean, std = cells.mean(0), cells.std(0) + 1e-6
+    scaled = (cells - mean) / std
+    _, _, directions = np.linalg.svd(scaled, full_matrices=False)
+    kept = directions[:width]
+    if len(kept) < width:
+        kept = np.concatenate([kept, np.zeros((width - len(kept), kept.shape[1]), np.float32)])
+    weight = (kept / std).astype(np.float32)
+    return np.ascontiguousarray(weight), np.ascontiguousarray(-(weight @ mean), np.float32)
+
+
+def _known(pack: Pack, product: str, examples: Sequence[Example], seen: Features | None) -> Known | None:
+    rows = [row for row, example in enumerate(examples) if example.product == product]
+    if not rows or seen is None:
+        return None
+    own = [examples[row] for row in rows]
+    features = seen.rows(rows)
+    predictions = [outcome.prediction for outcome in outcomes_under(pack, features, own)]
+    grid = predictions[0].map.shape[0]
+    drawn = all(example.states is not None for example in own)
+    masks = np.stack([_cells(example, grid) for example in own]) if drawn else None
+    return Known(
+        taps=features.taps,
+        scores=np.array([prediction.score for prediction in predictions]),
+        defective=np.array([example.defective for example in own]),
+        maps=np.stack([prediction.map.astype(np.float32) for prediction in predictions]),
+        masks=masks,
+    )
+
+
+def _cells(example: Example, grid: int) -> NDArray[np.bool_]:
+    assert example.states is not None
+    step = len(example.states) // grid
+    covered = (example.states != 0).reshape(grid, step, grid, step).mean((1, 3))
+    return np.asarray(covered >= _COVERED)
