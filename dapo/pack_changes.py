@@ -72,6 +72,7 @@ def set_threshold(pack: Pack, product: str, ok: float, notok: float) -> Pack:
         pack.product(product),
         threshold_ok=float(ok),  # an integer would be hashed as one, and read back as none
         threshold_notok=float(notok),
+        type_thresholds={},
         calibrated=True,
         calibration={"by": "hand"},
     )

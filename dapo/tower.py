@@ -53,6 +53,7 @@ class ImageTower(nn.Module):
                 )
             weight, bias = (_tensor(pack.tensors[f"{STEM_TAP}.{part}"]) for part in ("weight", "bias"))
             self._stem_tap = StemTap(weight, bias)
+        self.to(visual.class_embedding.device)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Normalised pixels float32 [B, 3, S, S] -> CLS [B, D] and one [B, N, D] per tap, all L2-normalised.

@@ -127,6 +127,7 @@ def calibrated(pack: Pack, product: str, found: Calibration) -> Pack:
         pack.product(product),
         threshold_ok=found.threshold_ok,
         threshold_notok=found.threshold_notok,
+        type_thresholds={},
         calibrated=True,
         calibration=found.provenance(),
     )

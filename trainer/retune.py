@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from dapo.errors import SettingsError
 from dapo.pack import Pack
 from dapo.pack_io import read_pack, write_pack
+from dapo.vocabulary import slugify
 from pipeline.atomic import explained, write_whole
 from pipeline.bundled import default_pack_path
 from pipeline.cli.terminal import errors
@@ -167,8 +168,10 @@ def command(
     samples = labelled(_samples(data, options, _listed(products)))
     sides = balanced_sides(samples, seed, split_by)
     if test is not None:
-        judging = labelled(_samples(test, replace(options, groups=None), _listed(products)))
-        sides = Sides((*sides.train, *sides.test), sides.validation, tuple(judging))
+        judging = labelled(_samples(test, replace(options, groups=None), _listed(products), of_test=True))
+        # Keys are relative to their own data: equal ones are no sign of equal frames.
+        judging = [replace(sample, key=f"test: {sample.key}") for sample in judging]
+        sides = Sides((*sides.train, *sides.test), sides.validation, tuple(judging), given=True)
     base = read_pack(settings.pack.path or default_pack_path())
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -208,13 +211,14 @@ def summary(done: Retuned, base: Pack) -> dict[str, Any]:
     }
 
 
-def _samples(data: str, options: Options, products: Sequence[str]) -> list[Sample]:
+def _samples(data: str, options: Options, products: Sequence[str], *, of_test: bool = False) -> list[Sample]:
+    """All frames of a data set; of its test alone where it has splits of its own and that is wanted."""
     source = open_dataset(data, options)
     found = [source.product(name) for name in choose(source.products(), products, data)]
     for product in found:
         if product.unlabelled:
             errors().print(f"{product.name}: {product.unlabelled} frames are unlabelled, and left out")
-    return [sample for product in found for sample in product.samples]
+    return [sample for product in found for sample in (product.test if of_test else product).samples]
 
 
 def _encoder(base: Pack, weights: Path | None, device: str, threads: int | None) -> Encoder:
@@ -264,7 +268,7 @@ def _variants(text: str) -> tuple[Variant, ...]:
 def _rate(text: str) -> tuple[str, float]:
     slug, _, rate = text.partition("=")
     try:
-        return slug.strip(), float(rate)
+        return slugify(slug), float(rate)
     except ValueError as error:
         raise SettingsError(
             f"--type-false-alarm-rate {text}: expected TYPE=RATE, such as crack=0.05."

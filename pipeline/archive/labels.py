@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pipeline.archive.table import Table, read
 from pipeline.ports import ObjectStore
 from pipeline.store.errors import StoreError
-from schemas.codec import SchemaError, record_batch, rows_of, schema
+from schemas.codec import record_batch, rows_of, schema
 from schemas.labels import LabelRow
 
 LABELS = "labels"
@@ -80,5 +80,5 @@ def rows(
                 among = pc.is_in(table["result_id"], value_set=wanted)
                 table = table.filter(pc.or_(among, pc.is_valid(table["supersedes"])))
             yield from rows_of(table.to_batches(), LabelRow)
-        except (SchemaError, KeyError) as error:
+        except (KeyError, ValueError, pa.ArrowException) as error:  # SchemaError is a ValueError
             raise StoreError(f"{file.key}: no labels ({error}). Move it elsewhere.") from error

@@ -93,7 +93,12 @@ class Table:
                 old = read(store, key)
             except NotFound:
                 etag, old = "", None
-            merged = new if old is None else self._merged(old, new)
+            try:
+                merged = new if old is None else self._merged(old, new)
+            except (KeyError, pa.ArrowException) as error:
+                raise StoreError(
+                    f"{key}: holds other columns than ours ({error}). Move it elsewhere."
+                ) from error
             if old is not None and merged.equals(old):
                 return
             try:

@@ -92,7 +92,7 @@ def prune_command(
 ) -> None:
     """Delete images and manifest rows that are older than archive.keep_..._days, and large frames that were sent long ago.
 
-    Frames with a label are kept. May be stopped and run again.
+    Frames with a label are kept, as far as `dapo labels sync` has copied labels. May be stopped and run again.
     """
     settings = load(config=config).settings
     store = open_store(settings.store)

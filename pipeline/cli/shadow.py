@@ -104,15 +104,17 @@ def _served(settings: Settings, registry: Registry, champion: Pack, challenger: 
     address = address_of(settings.triton)
     previous = registry.pointers().previous
     keep = [champion] if previous is None else [champion, registry.pack(previous)]
-    # Not while somebody promotes: each push replaces what the other has loaded.
-    with leased(registry, challenger.configuration_hash, operator()), ModelServer(address) as server:
-        deploy(server, challenger, keep, placement_of(settings.triton), ensemble=CHALLENGER)
     patience = Patience(settings.triton.deadline_s, window=settings.triton.window)
-    client = TritonInfer(challenger, address, patience, ensemble=CHALLENGER)
     try:
-        yield client
+        # Not while somebody promotes: each push replaces what the other has loaded.
+        with leased(registry, challenger.configuration_hash, operator()), ModelServer(address) as server:
+            deploy(server, challenger, keep, placement_of(settings.triton), ensemble=CHALLENGER)
+        client = TritonInfer(challenger, address, patience, ensemble=CHALLENGER)
+        try:
+            yield client
+        finally:
+            client.close()
     finally:
-        client.close()
         try:
             with ModelServer(address) as server:
                 server.unload(CHALLENGER)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from dapo.errors import DapoError
+from pipeline.registry.lease import is_live
 from pipeline.registry.pointers import Pointers
 from pipeline.registry.registry import Registry
 from pipeline.triton.reconcile import Reconciler, Sight
@@ -65,7 +66,7 @@ class ChampionKeeper:
         """Look once, and mend what is not at the champion."""
         try:
             pointers = self._registry.pointers()
-            if pointers.lease is not None and pointers.lease.until > datetime.now(UTC):
+            if pointers.lease is not None and is_live(pointers.lease, datetime.now(UTC)):
                 return
             self._follow(pointers)
         except DapoError as error:
@@ -75,7 +76,16 @@ class ChampionKeeper:
             return
         self._said = ""
         if self._watch is not None:
-            self._watch.turn(stop, tell)
+            self._watch.turn(stop, tell, lambda: self._still(pointers))
+
+    def _still(self, looked: Pointers) -> bool:
+        """Whether nobody promotes, and the champion is the one that was looked at: a turn may take minutes."""
+        try:
+            now = self._registry.pointers()
+        except DapoError:
+            return False
+        promoting = now.lease is not None and is_live(now.lease, datetime.now(UTC))
+        return not promoting and now.champion == looked.champion
 
     def _follow(self, pointers: Pointers) -> None:
         wanted = (pointers.champion, pointers.previous, pointers.challenger)
@@ -83,9 +93,7 @@ class ChampionKeeper:
             return
         champion = self._registry.pack(pointers.champion)
         # The challenger too: a shadow run may ask for it, and a push without it would take it away.
-        keep = [
-            self._registry.pack(one) for one in wanted[1:] if one is not None and one != pointers.champion
-        ]
+        keep = self._registry.readable(one for one in wanted[1:] if one != pointers.champion)
         self._watch = Reconciler(
             champion, self._addresses, keep, self._placement, ensemble=self._ensemble, replace=True
         )

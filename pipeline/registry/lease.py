@@ -80,6 +80,11 @@ class Held:
             )
 
 
+def is_live(lease: Lease, now: datetime) -> bool:
+    """Whether somebody holds it. One that ends later than any is taken for was written by a wrong clock, and does not count."""
+    return now < lease.until <= now + timedelta(seconds=2 * LEASE_S)
+
+
 def operator() -> str:
     """Who holds a lease or moves a pointer: user and host."""
     try:
@@ -105,14 +110,18 @@ def leased(registry: Registry, pack: str, by: str) -> Iterator[Held]:
 
     def take(found: Pointers) -> Pointers:
         other = found.lease
-        if other is not None and other.until > now and other.token != lease.token:
+        if other is not None and is_live(other, now) and other.token != lease.token:
             raise UnderWay(
                 f"{other.by} is promoting {other.pack[:12]}, until {other.until:%Y-%m-%d %H:%M:%S} UTC at the longest. "
                 "Try again when that is done."
             )
         return replace(found, lease=lease)
 
-    held = Held(registry, lease, registry.change(take))
+    try:
+        held = Held(registry, lease, registry.change(take))
+    except ServiceUnavailable:
+        _give_back(registry, lease)  # it may have been taken, and only the answer was lost
+        raise
     ended = threading.Event()
     thread = threading.Thread(target=_renew, args=(held, ended), name="lease", daemon=True)
     thread.start()

@@ -229,6 +229,6 @@ def _time(document: Mapping[str, Any], name: str) -> datetime:
     text = _text(document, name)
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise RegistryError(f"{name}: '{text[:80]}' is no time.") from error
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)

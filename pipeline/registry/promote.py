@@ -132,9 +132,9 @@ class _Switch:
         self.pack = registry.pack(digest)
         self._registry, self._held, self._servers, self._say = registry, held, servers, say
         self._patience_s = patience_s
-        champion = held.pointers.champion
-        # Read now: to go back must be possible also while the store is away.
-        self._champion = None if champion is None else registry.pack(champion)
+        # Read now: to go back must be possible also while the store is away. A damaged champion must not keep anybody from
+        # leaving it.
+        self._champion = next(iter(registry.readable([held.pointers.champion])), None)
         self._keep: dict[str, list[Pack]] = {}
         self._switched: list[Server] = []
 
@@ -180,15 +180,20 @@ class _Switch:
         deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                self._held.end(moved)
-                break
-            except UnderWay:
                 if not self._is_moved(move):
+                    self._held.end(moved)
+                break
+            except UnderWay as error:
+                if self._taken_over():
                     raise
-                break  # only the answer was lost
+                raise PromotionFailed(f"the lease was lost: {error} {self._back()}") from error
             except ServiceUnavailable as error:
                 if time.monotonic() > deadline:
-                    raise PromotionFailed(f"the pointer is not moved: {error} {self._back()}") from error
+                    # The last try may have moved it though its answer never came: then the keeper of the servers mends that.
+                    raise PromotionFailed(
+                        f"the pointer could not be moved, as far as is known: {error} {self._back()} "
+                        "Look with 'dapo models list' when the store is back."
+                    ) from error
                 _LOG.warning("waiting to move the pointer: %s", error)
                 time.sleep(_PAUSE_S)
             except BaseException as error:
@@ -200,30 +205,42 @@ class _Switch:
         last = self._registry.pointers().last
         return last is not None and (last.at, last.after) == (move.at, move.after)
 
+    def _taken_over(self) -> bool:
+        """Whether somebody else promotes now, or has: then what servers serve is for them to say."""
+        try:
+            now = self._registry.pointers()
+        except DapoError:
+            return True
+        return now.lease is not None or now.champion != self._held.pointers.champion
+
     def _to_keep(self, server: Server) -> list[Pack]:
         """Packs that stay loaded on a server: to go back to, and whatever it answers with."""
-        pointers = self._held.pointers
-        wanted = dict.fromkeys([pointers.champion, pointers.previous, *sorted(server.served())])
-        return [
-            self._registry.pack(one) for one in wanted if one not in (None, "", self.pack.configuration_hash)
-        ]
+        own, pointers = self.pack.configuration_hash, self._held.pointers
+        known = dict.fromkeys([pointers.champion, pointers.previous])
+        # A champion that got lost must not keep anybody from leaving it. What nobody pointed to is another's: it must be there.
+        others = [self._registry.pack(one) for one in sorted(server.served()) if one not in (own, "", *known)]
+        return [*self._registry.readable(one for one in known if one != own), *others]
 
     def _back(self) -> str:
-        """Let those that have switched serve the champion again; what became of that, in words."""
-        champion = self._champion
-        if champion is None or not self._switched:
-            return "No server had a champion before." if champion is None else "No server has switched."
+        """Let those that have switched serve the champion again, or what they served before there was one; in words."""
+        if not self._switched:
+            return "No server has switched."
         stuck = []
         for server in self._switched:
+            kept = self._keep[server.name]
+            before = self._champion or (kept[0] if len(kept) == 1 else None)
+            if before is None:
+                stuck.append(f"{server.name} (what it served before is not known)")
+                continue
             try:
-                keep = [self.pack, *self._keep[server.name]]
-                server.load(champion, keep)
-                server.serve(champion, keep)
+                keep = [self.pack, *kept]
+                server.load(before, keep)
+                server.serve(before, keep)
             except DapoError as error:
                 stuck.append(f"{server.name} ({error})")
         if stuck:
-            return f"Not back at the champion: {', '.join(stuck)}. 'dapo triton reconcile --follow' puts it back."
-        return "Servers serve the champion, as before."
+            return f"Not back: {', '.join(stuck)}. 'dapo triton reconcile --follow' puts a champion back."
+        return "Servers serve what they served before."
 
 
 def _now() -> datetime:

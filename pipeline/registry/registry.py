@@ -11,10 +11,11 @@ No object is written over blindly: whoever comes second is told, reads again and
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,8 +39,9 @@ from pipeline.registry.pointers import (
     read_object,
     read_pointers,
 )
-from pipeline.store.errors import Conflict, NotFound, StoreError, StoreUnavailable
+from pipeline.store.errors import Conflict, NotFound, ObjectDamaged, StoreError, StoreUnavailable, TooLarge
 
+_LOG = logging.getLogger(__name__)
 PREFIX = "prompts"
 POINTERS = f"{PREFIX}/pointers.json"
 _PACKS, _AUDIT, _GATES, _TESTS = (f"{PREFIX}/{name}/" for name in ("packs", "audit", "gates", "tests"))
@@ -98,11 +100,23 @@ class Registry:
             raise RegistryError(
                 f"the registry has no pack {digest}. Push its file first: 'dapo models push FILE'."
             ) from error
-        except PackError as error:
+        except (PackError, ObjectDamaged, TooLarge) as error:
             raise PackError(f"{key}: {error} Push it again: 'dapo models push FILE'.") from error
         if pack.configuration_hash != digest:
             raise PackError(f"{key}: holds pack {pack.configuration_hash}. Push the right one again.")
         return pack
+
+    def readable(self, digests: Iterable[str | None]) -> list[Pack]:
+        """Those of these packs that can be read; of others a line goes to the log. Each once, in their order."""
+        found = []
+        for digest in dict.fromkeys(digests):
+            if not digest:
+                continue
+            try:
+                found.append(self.pack(digest))
+            except (RegistryError, PackError) as error:
+                _LOG.error("a pack of the registry can't be read: %s", error)
+        return found
 
     def packs(self) -> Iterator[Listed]:
         """All packs, in no order that means anything."""

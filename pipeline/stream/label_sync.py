@@ -15,6 +15,7 @@ from pipeline.ports import Log, ObjectStore, Record
 from pipeline.stream.copying import Copying, CopyMetrics
 from pipeline.stream.standing import Standing
 from schemas.codec import decode
+from schemas.ids import label_id
 from schemas.labels import LabelRow, check_label
 
 _LOG = logging.getLogger(__name__)
@@ -86,6 +87,9 @@ class LabelSync(Copying[Entry, None]):
             rows = decode(record.value, LabelRow)
             for row in rows:
                 check_label(row.label, row.mask)
+                if row.label_id != label_id(row.result_id, row.label, row.author, row.labelled_at):
+                    # Under a made-up id it would take the place of somebody else's label.
+                    raise ValueError("its label_id does not follow from what it says")
         except ValueError as error:  # SchemaError is one, and so is a time that Python has no date for
             self.synced.unreadable += 1
             self.metrics.unreadable.inc()

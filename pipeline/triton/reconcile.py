@@ -123,12 +123,19 @@ class Reconciler:
             stop.wait(period_s)
 
     def turn(
-        self, stop: threading.Event, tell: Callable[[Address, Sight], None] = lambda address, sight: None
+        self,
+        stop: threading.Event,
+        tell: Callable[[Address, Sight], None] = lambda address, sight: None,
+        may: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Look at all servers once, and mend those that lack the pack; see `run`."""
+        """Look at all servers once, and mend those that lack the pack; see `run`.
+
+        Args:
+            may: asked before each server is mended.
+        """
         for address in self.addresses:
             found = self.look(address)
-            if self._lacks(found) and not stop.wait(random.uniform(0, _STEP_ASIDE_S)):
+            if self._lacks(found) and not stop.wait(random.uniform(0, _STEP_ASIDE_S)) and may():
                 found = self.mend(address)
             if self._told.get(address.url) != found:
                 self._told[address.url] = found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class Batch:
         drawn: bool [B], whether it is known where the defects are, or that there are none.
         defective: bool [B].
         word: int64 [B], index of the one type among the product's words; -1 where it has none, several or another.
+        weight: of its mean among those of all processes: 1, or what makes theirs together the mean of the whole batch.
     """
 
     kept: Tensors
@@ -35,6 +36,7 @@ class Batch:
     drawn: Tensor
     defective: Tensor
     word: Tensor
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.products)
@@ -99,11 +101,11 @@ class Batches:
         """Batches of an epoch."""
         return -(-len(self._examples) // self._batch)
 
-    def epoch(self, number: int, part: slice = slice(None)) -> Iterator[Batch]:
+    def epoch(self, number: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The batches of an epoch.
 
         Args:
-            part: which frames of each batch are wanted: a process of several takes its own.
+            rank, world: which of so many processes this is; each gets its share of every batch.
         """
         rng = np.random.default_rng([self._seed, number])
         count = len(self._examples)
@@ -112,9 +114,11 @@ class Batches:
             rows = rng.choice(count, self.steps * self._batch, p=self._shares)
         mirrors = rng.integers(len(self._variants), size=len(rows))
         for first in range(0, len(rows), self._batch):
-            own = slice(first, first + self._batch)
-            chosen = zip(rows[own][part].tolist(), mirrors[own][part].tolist(), strict=True)
-            yield self.batch([(row, self._variants[mirror]) for row, mirror in chosen])
+            whole = slice(first, first + self._batch)
+            frames, mirrored_by = rows[whole].tolist(), mirrors[whole].tolist()
+            mine = range(rank, len(frames), world)
+            chosen = [(frames[n], self._variants[mirrored_by[n]]) for n in mine or (0,)]
+            yield replace(self.batch(chosen), weight=len(mine) * world / len(frames))
 
     def all(self) -> Iterator[Batch]:
         """Every example once, as it is, in order."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ Variant = Literal["", "h", "v", "hv"]  # mirrored left to right, upside down, bo
 VARIANTS: tuple[Variant, ...] = ("", "h", "v", "hv")
 T = TypeVar("T", bound=np.generic)
 _PIXELS = "pixels"  # in an entry's header: SHA-256 of the decoded frame
-_BATCH = 16  # frames of one run of the model
+_WAITING = 16  # decoded frames that wait to be computed
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ class FeatureCache:
         self._frozen, self._size = frozen, image_size
         with explained(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-        with write_whole(self._folder / "kind.json") as file:
-            file.write(said.encode())
+        _write_once(self._folder / "kind.json", said.encode())
 
     def fill(
         self,
@@ -100,7 +100,7 @@ class FeatureCache:
                 waiting += [(self._path(encoded, v), mirrored(small, v), pixels) for v in missing]
             assert pixels is not None
             found.append(Content(encoded, pixels))
-            if len(waiting) >= _BATCH:
+            if len(waiting) >= _WAITING:
                 self._write(waiting)
                 waiting.clear()
             advance(1)
@@ -119,14 +119,15 @@ class FeatureCache:
         return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
     def _write(self, waiting: Sequence[tuple[Path, NDArray[np.uint8], str]]) -> None:
-        for first in range(0, len(waiting), _BATCH):
-            batch = waiting[first : first + _BATCH]
+        # On a CPU one by one: what a frame gives must not depend, not by a bit, on what was missing beside it.
+        together = self._frozen.together
+        for first in range(0, len(waiting), together):
+            batch = waiting[first : first + together]
             kept = self._frozen.arrays(np.stack([image for _, image, _ in batch]))
             for (path, _, pixels), arrays in zip(batch, kept, strict=True):
                 path.parent.mkdir(exist_ok=True)
                 tensors = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-                with write_whole(path) as file:
-                    file.write(save(tensors, {_PIXELS: pixels}))
+                _write_once(path, save(tensors, {_PIXELS: pixels}))
 
     def _pixels(self, encoded: str) -> str | None:
         """Hash of the pixels as an entry remembers it; None where there is no whole entry."""
@@ -143,6 +144,15 @@ class FeatureCache:
 
     def _path(self, encoded: str, variant: str) -> Path:
         return self._folder / encoded[:2] / f"{encoded}{'-' if variant else ''}{variant}.safetensors"
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """Under a name of its own first: several processes may fill one folder."""
+    own = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    with write_whole(own) as file:
+        file.write(data)
+    with explained(path):
+        own.replace(path)
 
 
 def mirrored(image: NDArray[T], variant: Variant) -> NDArray[T]:

@@ -17,7 +17,8 @@ CELLS_PER_PATCH = (
     4  # pixels of the loss along a patch: as fine as a label is, at a sixteenth of the frame's cost
 )
 UNNAMED = -1  # a defect whose type is not among the product's words
-_FINER = 4  # labels are read finer than they are used, so that a cell knows how much of it is covered
+# Labels are read finer than they are used: a cell must know how much of it is covered. Finer still where that finds nothing.
+_FINER, _FINEST = 4, 16
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,19 @@ def make_examples(
     for sample, content in zip(samples, contents, strict=True):
         if sample.state is State.UNLABELLED:
             raise ValueError(f"{sample.key} is not labelled")
-        fine = sample.types_at(words.get(sample.product, ()), size * _FINER)
-        found.append(Example(sample, content, None if fine is None else in_cells(fine, size, whole=whole)))
+        found.append(Example(sample, content, _states(sample, words.get(sample.product, ()), size, whole)))
     return found
+
+
+def _states(sample: Sample, words: Sequence[str], size: int, whole: bool) -> NDArray[np.int8] | None:
+    """None where nobody drew the defect, or it is too small to be found again: a good frame is what it must not become."""
+    for finer in (_FINER, _FINEST):
+        fine = sample.types_at(words, size * finer)
+        if fine is None:
+            return None
+        if not sample.defective or fine.any():
+            return in_cells(fine, size, whole=whole)
+    return None
 
 
 def in_cells(states: NDArray[np.int64], size: int, *, whole: bool = False) -> NDArray[np.int8]:

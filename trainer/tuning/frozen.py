@@ -29,9 +29,11 @@ class Frozen(Protocol):
 
     Attributes:
         identity: all that decides it, as plain data.
+        together: frames that are computed in one run: on a CPU one.
     """
 
     identity: Mapping[str, Any]
+    together: int
 
     def arrays(self, images: NDArray[np.uint8]) -> list[Arrays]:
         """RGB uint8 [B, S, S, 3] -> what is kept of each frame."""
@@ -50,7 +52,12 @@ class Joint:
     """CLS and adapted patch features: what scope `text` leaves frozen. float16."""
 
     def __init__(self, pack: Pack, encoder: Encoder) -> None:
-        self.identity: Mapping[str, Any] = {"kind": "joint", "features": pack.features_hash}
+        self.together = _together(encoder)
+        self.identity: Mapping[str, Any] = {
+            "kind": "joint",
+            "features": pack.features_hash,
+            "device": _device(encoder).type,
+        }
         self._tower = ImageTower(pack, encoder).eval().requires_grad_(False)
         self._pack, self._taps = pack, len(encoder.taps)
 
@@ -79,6 +86,7 @@ class Hidden:
 
     def __init__(self, pack: Pack, encoder: Encoder) -> None:
         prompts = pack.tensors.get("prompt.visual")
+        self.together = _together(encoder)
         self._prompts = None if prompts is None else torch.from_numpy(np.array(prompts, np.float32))
         said = "none" if prompts is None else hashlib.sha256(prompts.tobytes()).hexdigest()
         self.identity: Mapping[str, Any] = {
@@ -136,6 +144,7 @@ class Stem:
     """What dapo-tiny's frozen stem says: the most of its work, and all of it that lies before the prompts. float16."""
 
     def __init__(self, encoder: Encoder) -> None:
+        self.together = _together(encoder)
         self.identity: Mapping[str, Any] = {"kind": "stem", **_seen_by(encoder)}
         self._encoder = encoder
 
@@ -158,6 +167,7 @@ class Pixels:
     """The resized frame: any other encoder has its prompts in the first block."""
 
     def __init__(self, encoder: Encoder) -> None:
+        self.together = 1
         self.identity: Mapping[str, Any] = {"kind": "pixels", "image_size": encoder.image_size}
         self._encoder = encoder
 
@@ -195,11 +205,21 @@ def frozen_half(scope: Scope | None, pack: Pack, encoder: Encoder, *, stem: bool
 
 def _seen_by(encoder: Encoder) -> dict[str, Any]:
     return {
-        "encoder": encoder.sha256,
+        "encoder": [encoder.name, encoder.sha256, encoder.activation],
+        "device": _device(encoder).type,
         "image_size": encoder.image_size,
         "mean": list(encoder.mean),
         "std": list(encoder.std),
     }
+
+
+def _device(encoder: Encoder) -> torch.device:
+    device: torch.device = encoder.clip.visual.class_embedding.device
+    return device
+
+
+def _together(encoder: Encoder) -> int:
+    return 1 if _device(encoder).type == "cpu" else 16
 
 
 def _half(tensor: Tensor) -> NDArray[np.float16]:

@@ -24,12 +24,14 @@ class Learner(nn.Module):
     Args:
         model: of the pack.
         pack: whose pairs are gone on from.
-        products: that are learned.
+        products: that have a pair of their own: of those that are learned the ones with good and defective frames, since
+            an offset that sees one state only learns that all is so.
     """
 
     def __init__(self, model: DapoModel, pack: Pack, products: Sequence[str]) -> None:
         super().__init__()
         self.model = model
+        self.readout = pack.readout
         self.products = tuple(products)
         common = np.stack([pack.tensors["text.normal"], pack.tensors["text.generic"]])
         offsets = [pack.tensors.get(PAIR + name, common) - common for name in products]

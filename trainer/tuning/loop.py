@@ -131,7 +131,7 @@ def tune(
         learner.train()
         chosen = np.random.default_rng([tuning.seed, epoch, 1])  # another stream than that of the batches
         sums = np.zeros(4)
-        for number, batch in enumerate(batches.epoch(epoch, slice(rank, None, world))):
+        for number, batch in enumerate(batches.epoch(epoch, rank, world)):
             step = epoch * batches.steps + number
             for group in optimiser.param_groups:
                 group["lr"] = group["highest"] * _rate(step, steps, tuning)
@@ -143,12 +143,13 @@ def tune(
                 with _cast(device, tuning.precision):
                     features = frozen.features(learner.model, part.kept)
                     loss = loss_of(learner, features, part, words, generic, tuning.objective)
-                share = len(part) / len(batch)
+                share = batch.weight * len(part) / len(batch)
                 torch.autograd.backward(loss.total * share)
                 now = (loss.image, loss.local, loss.types, loss.total)
                 parts += share * np.array([float(value.detach()) for value in now])
             _average(parameters, world)
-            nn.utils.clip_grad_norm_(parameters, _MAX_NORM)
+            if tuning.objective == "default":
+                nn.utils.clip_grad_norm_(parameters, _MAX_NORM)
             optimiser.step()
             sums += parts
             tell(Step(epoch, step + 1, steps, float(parts[3])))
@@ -256,7 +257,7 @@ class _Checkpoint:
                     if f"first.{name}" not in saved:
                         continue  # it had no gradient
                     optimiser.state[parameter] = {
-                        "step": torch.tensor(float(note["steps"])),
+                        "step": torch.tensor(float(note["steps"][name])),
                         "exp_avg": saved[f"first.{name}"].to(parameter.device),
                         "exp_avg_sq": saved[f"second.{name}"].to(parameter.device),
                     }
@@ -268,13 +269,13 @@ class _Checkpoint:
 
     def write(self, learner: Learner, optimiser: torch.optim.Adam, history: History, epochs: int) -> None:
         tensors: dict[str, Tensor] = {}
-        steps = 0.0
+        steps: dict[str, float] = {}
         for name, parameter in _named(learner).items():
             tensors[name] = parameter.detach().cpu().contiguous()
             state = optimiser.state.get(parameter)
             if not state:
                 continue
-            steps = float(state["step"])
+            steps[name] = float(state["step"])
             tensors[f"first.{name}"] = state["exp_avg"].cpu().contiguous()
             tensors[f"second.{name}"] = state["exp_avg_sq"].cpu().contiguous()
         note = {"identity": self._identity, "epochs": epochs, "steps": steps, "history": asdict(history)}

@@ -8,7 +8,8 @@ balanced (a defect covers few), and one of the most anomalous patches for the fr
 words a cross-entropy of defect patches and of CLS. On photographs it found more than `paper`, from the same frames
 (docs/retune.md).
 
-Weak labels (a defect that nobody drew) have no say in where; a defect whose type is none of the words none in which.
+Weak labels (a defect that nobody drew) have no say in where; a defect whose type is none of the words none in which, and by
+`paper`, which has no word for it, none in where either.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def loss_of(
         return _paper(learner, features, batch, words)
     here = dict.fromkeys(batch.products)
     vocabulary = list(dict.fromkeys(word for product in here for word in words.get(product, ())))
-    text = learner.model.text_matrix([*vocabulary, generic])
+    text = learner.model.text_matrix([*vocabulary, generic], learner.readout)
     rows = {word: row for row, word in enumerate(vocabulary, 1)}
     tau = learner.model.temperature
     pairs = learner.pairs(text[0], text[-1], batch.products)
@@ -100,8 +101,8 @@ def in_patches(states: Tensor, patches: int) -> tuple[Tensor, Tensor]:
     A defect too small to cover its share of any patch keeps the one that it covers most.
     """
     grid = round(patches**0.5)
-    step = max(1, states.shape[-1] // grid)
-    if states.shape[-1] < grid:  # nobody drew anything: all states are nothing
+    step = states.shape[-1] // grid
+    if not step:  # nobody drew anything: all states are nothing
         empty = torch.zeros(len(states), patches, device=states.device)
         return empty.bool(), empty.long()
     cover = F.avg_pool2d((states != 0).float()[:, None], step)[:, 0].flatten(1)
@@ -151,7 +152,7 @@ def _paper(learner: Learner, features: ImageFeatures, batch: Batch, words: Words
     model = learner.model
     vocabulary = list(dict.fromkeys(word for own in words.values() for word in own))
     rows = {word: row for row, word in enumerate(vocabulary, 1)}
-    text = model.text_matrix(vocabulary)
+    text = model.text_matrix(vocabulary, learner.readout)
     states = torch.stack(
         [
             _renamed(state, [0, *(rows[word] for word in words.get(product, ()))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,13 +13,12 @@ from numpy.typing import NDArray
 from dapo.encoder import Encoder
 from dapo.errors import SettingsError
 from dapo.pack import STEM_TAP, Pack, Product
-from dapo.patches import has_stem
 from trainer.data.split import together
 from trainer.tuning.batches import Batches
 from trainer.tuning.cache import FeatureCache
 from trainer.tuning.examples import Example
 from trainer.tuning.look import Features, outcomes_under
-from trainer.tuning.reference import SIZE, WEIGHTS, Known, remember, weighted, with_memory
+from trainer.tuning.reference import SIZE, WEIGHTS, Known, remember, weighted, with_memory, without_memories
 
 _LEAST_FRAMES = 4  # fewer say nothing of how far a good cell may lie
 _COVERED = 0.25  # of a patch cell, from which it counts as defect where weights are fitted
@@ -69,7 +69,7 @@ def with_memories(
     if how.of == "taps":
         used = tuple(range(taps - pack.has_stem_tap))
     notes = []
-    made = pack
+    made, alone = pack, without_memories(pack)  # a weight is against the words, not against an older memory
     for product in sorted({example.product for example in examples["train"]}):
         good = [row for row, e in enumerate(examples["train"]) if e.product == product and not e.defective]
         rng = np.random.default_rng(how.seed)
@@ -85,13 +85,19 @@ def with_memories(
         memory = remember(
             features.rows(good).taps, groups, used, size=how.size, seed=how.seed, weights=WEIGHTS[learned]
         )
-        known = _known(pack, product, examples["validation"], seen["validation"])
+        known = _known(alone, product, examples["validation"], seen["validation"])
         if known is not None:
             memory = weighted(memory, known, pack.scoring)
         if product not in made.products:
             made = made.with_products({product: Product()})
         made = with_memory(made, product, memory)
     return made, notes
+
+
+def can_remember(examples: Sequence[Example]) -> bool:
+    """Whether any product has good frames enough for a memory."""
+    good = Counter(example.product for example in examples if not example.defective)
+    return any(count >= _LEAST_FRAMES for count in good.values())
 
 
 def with_stem_tap(
@@ -101,12 +107,8 @@ def with_stem_tap(
 
     Args:
         cache: of the stem's features.
-
-    Raises:
-        SettingsError: the encoder has no stem.
+        examples: good ones among them.
     """
-    if not has_stem(encoder.clip.visual):
-        raise SettingsError(f"memories of the stem: {encoder.name} has none. Make them of its taps.")
     good = [example for example in examples if not example.defective]
     words: dict[str, Sequence[str]] = {example.product: () for example in good}
     rng = np.random.default_rng(seed)

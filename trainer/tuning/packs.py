@@ -52,9 +52,9 @@ def learned_pack(base: Pack, learner: Learner, words: Words, *, paper: bool) -> 
     )
 
 
-def products_with_pairs(base: Pack, words: Words) -> list[str]:
-    """Products that have a pair of their own, or get one: those of the data, and those that had one before."""
-    return sorted({*words, *(name.removeprefix(PAIR) for name in base.tensors if name.startswith(PAIR))})
+def products_with_pairs(base: Pack, learned: Sequence[str]) -> list[str]:
+    """Products that have a pair of their own, or get one: those that are learned, and those that had one before."""
+    return sorted({*learned, *(name.removeprefix(PAIR) for name in base.tensors if name.startswith(PAIR))})
 
 
 def with_words(base: Pack, encoder: Encoder, words: Words) -> Pack:
@@ -63,6 +63,9 @@ def with_words(base: Pack, encoder: Encoder, words: Words) -> Pack:
     new = dict.fromkeys(word for own in words.values() for word in own if slugify(word) not in slugs)
     if not new:
         return with_products(base, words)
+    if base.scoring.kind == "paper":  # its scores are a mean over the types
+        products = {name: uncalibrated(product) for name, product in base.products.items()}
+        base = replace(base, products=products)
     rows = [type_vector(base, encoder, word) for word in new]
     knows = encoder.knows or (lambda word: True)
     made = replace(
@@ -90,21 +93,26 @@ def remembering(
     how: Mapping[str, Any],
     *,
     learned: bool,
+    chose: bool,
 ) -> Pack:
     """The pack with what it was made of, so that the same call can be told from another.
 
     Args:
         examples: by side.
         how: what was asked for, as plain data.
-        learned: whether words were learned, and not only thresholds set.
+        learned: whether words or memories were learned from the frames of "train".
+        chose: whether those of "validation" set weights or thresholds.
     """
     data = {name: manifest_hash(own) for name, own in examples.items()}
     said = {**how, "data": data, "frames": {name: len(own) for name, own in examples.items()}}
     trained = set(base.provenance.get("training_words", ()))
-    if learned:
+    if how["tuning"] is not None:
         trained |= {word for example in examples["train"] for word in example.sample.words}
     provenance = with_history(base, {"retune": json.loads(json.dumps(said))})
-    kinds = {"tuned_on": examples["train"], "calibrated_on": examples["validation"]}
+    kinds = {
+        "tuned_on": examples["train"] if learned else (),
+        "calibrated_on": examples["validation"] if chose else (),
+    }
     hashes = {
         name: sorted({*base.provenance.get(name, ()), *(e.content.pixels for e in own)})
         for name, own in kinds.items()

@@ -132,10 +132,13 @@ def with_memory(pack: Pack, product: str, memory: Memory) -> Pack:
 
 
 def without_memories(pack: Pack) -> Pack:
-    """A new pack without any: they are of one image side, and another one has been learned."""
+    """A new pack without any. Thresholds of the products that lose one no longer hold."""
     return replace(
         pack,
-        products={name: replace(product, reference=None) for name, product in pack.products.items()},
+        products={
+            name: replace(uncalibrated(product), reference=None) if product.reference else product
+            for name, product in pack.products.items()
+        },
         tensors={name: array for name, array in pack.tensors.items() if not name.startswith(REFERENCE)},
     )
 

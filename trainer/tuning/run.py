@@ -12,25 +12,25 @@ import numpy as np
 
 from dapo.encoder import Encoder
 from dapo.errors import SettingsError
-from dapo.pack import ANY_PRODUCT, Pack
+from dapo.pack import Pack
 from dapo.packing import model_from_pack
 from dapo.patches import has_stem
-from dapo.vocabulary import slugify
+from dapo.vocabulary import nearest, slugify
 from trainer.data.sample import Sample
 from trainer.data.split import refuse_leaks
 from trainer.evaluation.protocol import Outcome
 from trainer.tuning.batches import Batches
-from trainer.tuning.cache import FeatureCache
+from trainer.tuning.cache import Content, FeatureCache
 from trainer.tuning.examples import CELLS_PER_PATCH, Example, make_examples, manifest_hash
 from trainer.tuning.frozen import Frozen, frozen_half
 from trainer.tuning.learner import Learner
 from trainer.tuning.look import Features, features_under, figures_of, outcomes_under, scores_of
 from trainer.tuning.loop import History, Step, Tuning, tune
-from trainer.tuning.memories import Memories, with_memories, with_stem_tap
+from trainer.tuning.memories import Memories, can_remember, with_memories, with_stem_tap
 from trainer.tuning.packs import learned_pack, products_with_pairs, remembering, with_words
 from trainer.tuning.reference import without_memories
 from trainer.tuning.scope import Scope, learned_scope
-from trainer.tuning.sides import Sides
+from trainer.tuning.sides import Sides, kept_apart
 from trainer.tuning.thresholds import Scored, Wanted, find_thresholds, with_thresholds
 
 Progress = Callable[[str, int, int], None]  # what, done, of how many
@@ -109,30 +109,30 @@ def retune(
         SourceError: a frame or mask can't be read, or the sides leak.
         SettingsError: the scopes can't be worked through with these data.
     """
-    _refuse_tiles(base, sides)
+    _refuse(base, encoder, sides, plan)
     learned = learned_scope(plan.scopes)
     kind = plan.memories.of if Scope.REFERENCE in plan.scopes else "taps"
     of_stem = kind == "stem" or (kind == "both" and has_stem(encoder.clip.visual))
     frozen = frozen_half(learned, base, encoder, stem=of_stem)
     cache = FeatureCache(plan.cache, frozen, encoder.image_size)
-    notes: list[str] = []
+    sides, contents, notes = _filled(sides, cache, base, plan, tell)
     words = _words_learned(sides.train)
-    examples = _examples(sides, cache, words, plan, encoder, tell)
+    size = plan.loss_size or CELLS_PER_PATCH * encoder.grid
+    examples = {
+        name: make_examples(own, contents[name], words, size, whole=plan.whole_masks)
+        for name, own in sides.named().items()
+    }
     pack, history = with_words(base, encoder, words), None
     if learned is not None:
         pack, history = _learn(base, encoder, frozen, cache, examples, words, plan, checkpoint, tell)
     notes += _untrained(encoder, words)
-    if of_stem:
-        pack = with_stem_tap(pack, encoder, cache, examples["train"], plan.seed)
-    if (
-        any(product.reference for product in pack.products.values())
-        and pack.features_hash != base.features_hash
-    ):
+    if learned in (Scope.FULL, Scope.STEM) and any(p.reference for p in pack.products.values()):
         pack = without_memories(pack)
-        if Scope.REFERENCE not in plan.scopes:
-            notes.append(
-                "the memories of good frames were dropped: they are of the old image side. Add scope 'reference'."
-            )
+        notes.append(
+            "memories of good frames that are not made again were dropped: they are of the old image side."
+        )
+    if of_stem and not pack.has_stem_tap and can_remember(examples["train"]):
+        pack = with_stem_tap(pack, encoder, cache, examples["train"], plan.seed)
     seen = {
         name: features_under(pack, encoder, frozen, cache, own) if own else None
         for name, own in examples.items()
@@ -143,7 +143,7 @@ def retune(
         notes += more
         tell("memories", 1, 1)
     if Scope.THRESHOLDS in plan.scopes:
-        pack, more = _with_thresholds(pack, examples["validation"], seen["validation"], plan)
+        pack, more = _with_thresholds(pack, examples, seen["validation"], plan)
         notes += more
     pack = remembering(
         pack,
@@ -155,7 +155,8 @@ def retune(
             "memories": asdict(plan.memories) if Scope.REFERENCE in plan.scopes else None,
             "seed": plan.seed,
         },
-        learned=learned is not None,
+        learned=learned is not None or Scope.REFERENCE in plan.scopes,
+        chose=bool({Scope.REFERENCE, Scope.THRESHOLDS} & set(plan.scopes)),
     )
     before = after = None
     if examples["test"]:
@@ -179,15 +180,14 @@ def measure(pack: Pack, features: Features, examples: Sequence[Example]) -> Meas
     return Measured(outcomes, products, mean)
 
 
-def _examples(
-    sides: Sides,
-    cache: FeatureCache,
-    words: Mapping[str, Sequence[str]],
-    plan: Plan,
-    encoder: Encoder,
-    tell: Progress,
-) -> dict[str, list[Example]]:
-    """All sides as examples, their features in the cache; refused where a picture is on two sides."""
+def _filled(
+    sides: Sides, cache: FeatureCache, base: Pack, plan: Plan, tell: Progress
+) -> tuple[Sides, dict[str, list[Content]], list[str]]:
+    """All frames in the cache; the sides as they may be, what each frame is told by, and what to tell of it.
+
+    Raises:
+        SourceError: a picture or a part is on two sides.
+    """
     named, done = sides.named(), 0
     total = sum(len(samples) for samples in named.values())
 
@@ -196,19 +196,20 @@ def _examples(
         done += count
         tell("features", done, total)
 
-    variants = {"train": plan.tuning.variants}
-    contents = {name: cache.fill(own, variants.get(name, ("",)), advance) for name, own in named.items()}
-    pixels = {
-        sample.key + sample.product: content.pixels
+    # Frames may still move to the side that is learned from, so all are mirrored.
+    filled = {name: cache.fill(own, plan.tuning.variants, advance) for name, own in named.items()}
+    content_of = {
+        id(sample): content
         for name, own in named.items()
-        for sample, content in zip(own, contents[name], strict=True)
+        for sample, content in zip(own, filled[name], strict=True)
     }
-    refuse_leaks(named, lambda sample: pixels[sample.key + sample.product])
-    size = plan.loss_size or CELLS_PER_PATCH * encoder.grid
-    return {
-        name: make_examples(own, contents[name], words, size, whole=plan.whole_masks)
-        for name, own in named.items()
-    }
+    sides, moved = kept_apart(sides, lambda sample: content_of[id(sample)].pixels, base.provenance)
+    refuse_leaks(sides.named(), lambda sample: content_of[id(sample)].pixels)
+    contents = {name: [content_of[id(sample)] for sample in own] for name, own in sides.named().items()}
+    notes = (
+        [f"{moved} frames were moved: the pack was made with frames of their parts before."] if moved else []
+    )
+    return sides, contents, notes
 
 
 def _learn(
@@ -223,9 +224,15 @@ def _learn(
     tell: Progress,
 ) -> tuple[Pack, History]:
     tuning = plan.tuning
-    learner = Learner(model_from_pack(base, encoder), base, products_with_pairs(base, words))
-
     train, validation = examples["train"], examples["validation"]
+    states = {(example.product, example.defective) for example in train}
+    both = [name for name in words if {(name, True), (name, False)} <= states]
+    if not both:
+        raise SettingsError(
+            f"scope {tuning.scope}: no product has good and defective frames to learn from. "
+            "Label both, or take scope 'reference'."
+        )
+    learner = Learner(model_from_pack(base, encoder), base, products_with_pairs(base, both))
 
     def batches(own: Sequence[Example]) -> Batches:
         return Batches(
@@ -257,14 +264,16 @@ def _learn(
 
 
 def _with_thresholds(
-    pack: Pack, examples: Sequence[Example], seen: Features | None, plan: Plan
+    pack: Pack, examples: Mapping[str, Sequence[Example]], seen: Features | None, plan: Plan
 ) -> tuple[Pack, list[str]]:
+    """Thresholds from the frames that choose."""
     notes: list[str] = []
     own: dict[str, list[Outcome]] = defaultdict(list)
     if seen is not None:
-        for outcome in outcomes_under(pack, seen, examples):
+        for outcome in outcomes_under(pack, seen, examples["validation"]):
             own[outcome.sample.product].append(outcome)
-    for product in sorted(set(pack.products) - set(own) - {ANY_PRODUCT}):
+    known = {example.product for side in examples.values() for example in side}
+    for product in sorted(known - set(own)):
         notes.append(f"{product}: no frames for thresholds among those that choose.")
     for product, outcomes in sorted(own.items()):
         types = pack.product(product).types
@@ -274,12 +283,17 @@ def _with_thresholds(
             defective=np.array([outcome.sample.defective for outcome in outcomes]),
             types=[types[int(o.prediction.type_scores.argmax())] if types else "" for o in outcomes],
         )
-        if frames.defective.all():
-            notes.append(f"{product}: no good frame among those that choose, so it has no thresholds.")
+        thresholds = find_thresholds(frames, plan.wanted, seed=plan.seed)
+        if thresholds is None:
+            notes.append(f"{product}: no good part among those that choose, so it has no thresholds.")
             continue
-        found, by_type = find_thresholds(frames, plan.wanted, seed=plan.seed)
+        found, by_type = thresholds
+        for slug in sorted((set(plan.wanted.type_false_alarms) & set(types)) - set(by_type)):
+            notes.append(
+                f"{product}: no good part is taken for {slug}, so it keeps the product's thresholds."
+            )
         pack = with_thresholds(pack, product, found, by_type, {"false_alarm_rate": plan.wanted.false_alarms})
-        if found.alarm_bound > plan.wanted.false_alarms:
+        if plan.wanted.cost is None and found.alarm_bound > plan.wanted.false_alarms:
             notes.append(
                 f"{product}: thresholds rest on {found.good} good parts; false alarms are surely below "
                 f"{found.alarm_bound:.1%}, not below the {plan.wanted.false_alarms:.1%} that are wanted."
@@ -307,15 +321,29 @@ def _untrained(encoder: Encoder, words: Mapping[str, Sequence[str]]) -> list[str
     ]
 
 
-def _refuse_tiles(base: Pack, sides: Sides) -> None:
-    named = {sample.product for samples in sides.named().values() for sample in samples}
-    for name in sorted(named & set(base.products)):
+def _refuse(base: Pack, encoder: Encoder, sides: Sides, plan: Plan) -> None:
+    """What can't be worked through, told before any work."""
+    samples = [sample for side in sides.named().values() for sample in side]
+    for name in sorted({sample.product for sample in samples} & set(base.products)):
         product = base.products[name]
         if product.tiles or product.roi or product.ignore:
             raise SettingsError(
                 f"product {name}: is cut into tiles or regions, which a retuning does not see yet. "
                 "Leave it out with --products, or cut its frames beforehand."
             )
+    if plan.loss_size is not None and plan.loss_size % encoder.grid:
+        raise SettingsError(
+            f"--loss-size {plan.loss_size}: expected a multiple of {encoder.grid}, the patches along a side of {encoder.name}."
+        )
+    if Scope.REFERENCE in plan.scopes and plan.memories.of == "stem" and not has_stem(encoder.clip.visual):
+        raise SettingsError(f"memories of the stem: {encoder.name} has none. Make them of its taps.")
+    known = {word.slug for word in base.types} | {slugify(w) for sample in samples for w in sample.words}
+    if unknown := sorted(set(plan.wanted.type_false_alarms) - known):
+        near = nearest(unknown[0], known)
+        raise SettingsError(
+            f"--type-false-alarm-rate {unknown[0]}: neither the pack nor the data has such a type."
+            + (f" Did you mean '{near}'?" if near else "")
+        )
 
 
 def _counts(sides: Sides) -> dict[str, dict[str, int]]:

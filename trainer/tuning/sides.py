@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dapo.errors import SourceError
 from trainer.data.sample import Sample, State
@@ -23,6 +23,7 @@ class Sides:
     train: tuple[Sample, ...]
     validation: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    given: bool = False  # the test is data of its own: nothing may be moved out of it
 
     def named(self) -> Mapping[str, Sequence[Sample]]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
@@ -43,7 +44,7 @@ def balanced_sides(samples: Sequence[Sample], seed: int, by: By = "part") -> Sid
         found["test"] += test
         found["validation"] += validation
         found["train"] += [sample for side in train for sample in side]
-    return Sides(*(tuple(found[name]) for name in ("train", "validation", "test")))
+    return Sides(tuple(found["train"]), tuple(found["validation"]), tuple(found["test"]))
 
 
 def lasting_sides(samples: Sequence[Sample], salt: str, by: By = "part") -> Sides:
@@ -60,7 +61,46 @@ def lasting_sides(samples: Sequence[Sample], salt: str, by: By = "part") -> Side
             names[group] = min(names.get(group, name), name)
         for sample, group in zip(own, groups, strict=True):
             named[_side(names[group], salt)].append(sample)
-    return Sides(*(tuple(named[name]) for name in ("train", "validation", "test")))
+    return Sides(tuple(named["train"]), tuple(named["validation"]), tuple(named["test"]))
+
+
+def kept_apart(
+    sides: Sides, pixels_of: Callable[[Sample], str], base: Mapping[str, Any]
+) -> tuple[Sides, int]:
+    """The sides without what the pack has seen before: parts that it learned from are learned from again, parts that set its
+    thresholds judge no more. Returns them, and how many frames had to move.
+
+    Args:
+        pixels_of: hash of a frame's pixels.
+        base: the pack's provenance.
+
+    Raises:
+        SourceError: a test that was given has such frames.
+    """
+    learned, chose = (set(base.get(name, ())) for name in ("tuned_on", "calibrated_on"))
+    place: dict[str, str] = {}
+    for samples in sides.named().values():
+        for sample in samples:
+            seen = pixels_of(sample)
+            if seen in learned:
+                place[group_of(sample)] = "train"
+            elif seen in chose:
+                place.setdefault(group_of(sample), "validation")
+    order = ("train", "validation", "test")
+    found: dict[str, list[Sample]] = {name: [] for name in order}
+    moved = 0
+    for name, samples in sides.named().items():
+        for sample in samples:
+            wanted = place.get(group_of(sample), name)
+            nearer = min(name, wanted, key=order.index)
+            if nearer != name and name == "test" and sides.given:
+                raise SourceError(
+                    f"{sample.key}: the pack was made with it, so it can't judge. Take it out of the test."
+                )
+            moved += nearer != name
+            found[nearer].append(sample)
+    kept = Sides(tuple(found["train"]), tuple(found["validation"]), tuple(found["test"]), sides.given)
+    return kept, moved
 
 
 def labelled(samples: Sequence[Sample]) -> list[Sample]:

@@ -132,48 +132,65 @@ class _Parts:
 
 def find_thresholds(
     frames: Scored, wanted: Wanted, *, seed: int = 0
-) -> tuple[Threshold, dict[str, Threshold]]:
+) -> tuple[Threshold, dict[str, Threshold]] | None:
     """A product's thresholds, and those of the types that a rate of their own is wanted for.
 
-    Raises:
-        SettingsError: there is no good part.
+    The product's counts and bounds are of all parts as they will be judged, by the thresholds of their own type where it has
+    some. A type that no good part was taken for keeps the product's: nothing says where its own would have to lie.
+
+    Returns:
+        None where there is no good part: thresholds have nothing to stand on.
     """
     parts = _Parts.of(frames)
     if parts.defective.all():
-        raise SettingsError("no good part among the labelled frames: thresholds have nothing to stand on.")
-    own = {
-        slug: _evidence(
-            parts.some(parts.types == slug), parts, replace(wanted, false_alarms=rate, cost=None), seed
-        )
-        for slug, rate in wanted.type_false_alarms.items()
-        if (parts.types == slug).any()
+        return None
+    rates = wanted.type_false_alarms
+    own = {slug: parts.some(parts.types == slug) for slug in rates}
+    by_type = {
+        slug: _fitted(its, parts, replace(wanted, false_alarms=rates[slug], cost=None), seed)
+        for slug, its in own.items()
+        if (~its.defective).any()
     }
-    return _evidence(parts, parts, wanted, seed), own
+    limits = {slug: (one.ok, one.notok) for slug, one in by_type.items()}
+    return _fitted(parts, parts, wanted, seed, limits), by_type
 
 
-def _evidence(parts: _Parts, all_parts: _Parts, wanted: Wanted, seed: int) -> Threshold:
-    """Thresholds for `parts`; rates of false alarms are shares of the good ones of `all_parts`."""
+def _fitted(
+    parts: _Parts,
+    all_parts: _Parts,
+    wanted: Wanted,
+    seed: int,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+) -> Threshold:
+    """Thresholds for `parts`; rates of false alarms are shares of the good ones of `all_parts`.
+
+    Args:
+        limits: thresholds of types, which count in the place of those that are found.
+    """
     count = int((~all_parts.defective).sum())
-    ok, notok = _pair(parts, count, wanted)
+    pair = _pair(parts, count, wanted)
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(_DRAWS):
         rows = rng.integers(len(parts.scores), size=len(parts.scores))
-        drawn.append(_pair(parts.some(rows), count, wanted)[1])
-    low, high = np.quantile(drawn, [(1 - _INTERVAL) / 2, (1 + _INTERVAL) / 2])
-    good, bad = parts.scores[~parts.defective], parts.scores[parts.defective]
-    alarms, misses = int((good >= notok).sum()), int((bad < ok).sum())
+        if not parts.defective[rows].all():
+            drawn.append(_pair(parts.some(rows), count, wanted)[1])
+    low, high = np.quantile(drawn or [pair[1]], [(1 - _INTERVAL) / 2, (1 + _INTERVAL) / 2])
+    each = np.array([(limits or {}).get(str(slug), pair) for slug in parts.types])
+    passed, alarmed = parts.scores < each[:, 0], parts.scores >= each[:, 1]
+    good, bad = int((~parts.defective).sum()), int(parts.defective.sum())
+    alarms, misses = int((alarmed & ~parts.defective).sum()), int((passed & parts.defective).sum())
     return Threshold(
-        ok=ok,
-        notok=notok,
-        good=len(good),
-        bad=len(bad),
+        ok=pair[0],
+        notok=pair[1],
+        good=good,
+        bad=bad,
         alarms=alarms,
         misses=misses,
-        caught=int((bad >= notok).sum()),
+        caught=int((alarmed & parts.defective).sum()),
         notok_interval=(float(low), float(high)),
         alarm_bound=rate_bounds(alarms, count)[1],
-        miss_bound=rate_bounds(misses, len(bad))[1] if len(bad) else 1.0,
+        miss_bound=rate_bounds(misses, bad)[1] if bad else 1.0,
     )
 
 

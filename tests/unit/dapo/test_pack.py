@@ -302,6 +302,12 @@ def test_thresholds_of_types_need_the_type_and_those_of_all_others():
             make(products={"*": wrong})
 
 
+def test_thresholds_set_by_hand_are_of_all_types():
+    limits = {"threshold_ok": 0.2, "threshold_notok": 0.4}
+    own = Product(types=("hole",), type_thresholds={"hole": (0.3, 0.5)}, **limits)
+    assert set_threshold(make(products={"*": own}), "*", 0.1, 0.2).products["*"].type_thresholds == {}
+
+
 def test_a_products_pair_must_be_two_directions_of_a_known_product():
     pack = make()
     pair = unit_rows(2)

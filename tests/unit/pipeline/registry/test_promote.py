@@ -146,13 +146,13 @@ def test_a_server_that_cannot_switch_takes_the_others_back(
     registry: Registry, servers: list[FakeServer]
 ) -> None:
     servers[1].stuck.add(HASH_B)
-    with pytest.raises(PromotionFailed, match=r"two: .*Servers serve the champion, as before"):
+    with pytest.raises(PromotionFailed, match=r"two: .*Servers serve what they served before"):
         promote(registry, HASH_B, servers, by="ann")
     assert [server.serving for server in servers] == [HASH_A, HASH_A]
     assert pointed(registry) == {"champion": HASH_A}
     servers[1].stuck = {HASH_A, HASH_B}
     servers[1].serving = HASH_B
-    with pytest.raises(PromotionFailed, match=r"Not back at the champion: two .*reconcile --follow"):
+    with pytest.raises(PromotionFailed, match=r"Not back: two .*reconcile --follow"):
         promote(registry, HASH_B, servers, by="ann")
 
 
@@ -164,6 +164,28 @@ def test_a_damaged_pack_is_not_promoted(
         promote(registry, HASH_B, servers, by="ann")
     assert [server.asked for server in servers] == [[], []]
     assert pointed(registry) == {"champion": HASH_A}
+
+
+def test_where_the_first_promotion_fails_servers_serve_what_they_did(store: MemoryStore) -> None:
+    registry = Registry(store)
+    for pack in (A, B):
+        registry.push(pack)
+    servers = [FakeServer("one", A), FakeServer("two", A)]
+    servers[1].stuck.add(HASH_B)
+    with pytest.raises(PromotionFailed, match="served before"):
+        promote(registry, HASH_B, servers, by="ann")
+    assert [server.serving for server in servers] == [HASH_A, HASH_A]
+    assert registry.pointers().names == {}
+
+
+def test_a_champion_that_got_lost_does_not_keep_anybody_from_going_back(
+    registry: Registry, store: MemoryStore, servers: list[FakeServer]
+) -> None:
+    promote(registry, HASH_B, servers, by="ann")
+    store.rot(f"prompts/packs/{HASH_B}.pack")
+    rollback(registry, servers, by="ann")
+    assert pointed(registry)["champion"] == HASH_A
+    assert [server.serving for server in servers] == [HASH_A, HASH_A]
 
 
 def test_topics_are_made_before_a_server_is_touched(registry: Registry, servers: list[FakeServer]) -> None:
@@ -195,7 +217,7 @@ def test_a_store_that_goes_away_after_the_switch_takes_servers_back(
     registry: Registry, store: MemoryStore
 ) -> None:
     server = Hooked(A, on_serve=lambda: setattr(store, "away", True))
-    with pytest.raises(PromotionFailed, match=r"pointer is not moved: .*as before"):
+    with pytest.raises(PromotionFailed, match=r"pointer could not be moved.*they served before"):
         promote(registry, HASH_B, [server], by="ann", patience_s=0)
     assert server.serving == HASH_A
     store.away = False
@@ -270,6 +292,24 @@ def test_the_lease_of_a_promoter_that_died_can_be_taken_over(
     leased_by(registry, -1)
     assert promote(registry, HASH_B, servers, by="ann") is not None
     assert pointed(registry)["champion"] == HASH_B
+
+
+def test_a_lease_of_a_wrong_clock_does_not_lock_everybody_out(
+    registry: Registry, servers: list[FakeServer]
+) -> None:
+    leased_by(registry, 10 * 3600)
+    assert promote(registry, HASH_B, servers, by="ann") is not None
+    assert pointed(registry)["champion"] == HASH_B
+
+
+def test_servers_go_back_where_the_lease_was_lost_and_nobody_else_has_it(registry: Registry) -> None:
+    def lost() -> None:
+        registry.change(lambda now: replace(now, lease=None))
+
+    server = Hooked(A, on_serve=lost)
+    with pytest.raises(PromotionFailed, match=r"lease was lost.*served before"):
+        promote(registry, HASH_B, [server], by="ann")
+    assert server.serving == HASH_A
 
 
 def test_a_promoter_whose_lease_was_taken_over_stops(registry: Registry) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -101,6 +102,17 @@ def test_what_is_no_label_is_counted_and_passed(caplog):
     assert (done.labels, done.unreadable) == (2, 3)
     assert desk.table() == desk.expected
     assert "is no label" in caplog.text
+
+
+def test_a_label_under_the_id_of_another_takes_nobodys_place():
+    desk = Desk(2)
+    forged = replace(
+        label_row("somebody-elses", "hole", DAY, "cli"), label_id=label_row("r", "hole", DAY, "cli").label_id
+    )
+    desk.broker.write(Message(TOPIC, b"k", encode([forged])))
+    done = desk.loop().run()
+    assert (done.labels, done.unreadable) == (2, 1)
+    assert desk.table() == desk.expected
 
 
 def test_labels_of_one_message_are_all_copied():

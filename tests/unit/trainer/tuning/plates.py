@@ -20,13 +20,13 @@ PRODUCTS = ("plate", "ring")
 WORDS = ("hole", "scratch")
 
 
-def plates(root: Path, *, good: int = 8, each: int = 4, masks: bool = True) -> list[Sample]:
+def plates(root: Path, *, good: int = 8, each: int = 4, masks: bool = True, seed: int = 0) -> list[Sample]:
     """Write the frames as plain folders, and open them."""
     for number, product in enumerate(PRODUCTS):
         for kind, count in (("good", good), *((word, each) for word in WORDS)):
             for n in range(count):
-                seed = 1000 * number + 100 * ("good", *WORDS).index(kind) + n
-                _write(root / product, kind, n, seed, masks)
+                drawn = seed + 1000 * number + 100 * ("good", *WORDS).index(kind) + n
+                _write(root / product, kind, n, drawn, masks)
     data = open_dataset(f"folder:{root}")
     return [sample for name in data.products() for sample in data.product(name).samples]
 

@@ -56,6 +56,35 @@ def test_weak_and_unnamed_labels_are_kept_as_what_they_are(tmp_path: Path) -> No
     assert set(np.unique(unknown.states)) == {0, UNNAMED}
 
 
+def test_a_defect_too_small_to_be_found_again_is_no_good_frame(tmp_path: Path) -> None:
+    class Tiny:
+        """One pixel of four thousand a side."""
+
+        def shape(self) -> tuple[int, int]:
+            return 4000, 4000
+
+        def at(self, size: int) -> np.ndarray:
+            found = np.zeros((size, size), bool)
+            found[3, 3] = size >= self.from_size
+            return found
+
+        def version(self) -> str:
+            return "tiny"
+
+        from_size = 200
+
+    sample = next(s for s in plates(tmp_path, good=1, each=1) if s.word == "hole")
+    found = []
+    for from_size in (200, 10_000):
+        mask = Tiny()
+        mask.from_size = from_size
+        small = replace(sample, regions=(Region("hole", mask),))
+        found += make_examples([small], contents(1), {"plate": WORDS}, 16)
+    assert found[0].states is not None
+    assert found[0].states.any()
+    assert found[1].states is None  # weak: somewhere in it
+
+
 def test_unlabelled_frames_are_no_examples(tmp_path: Path) -> None:
     sample = replace(plates(tmp_path, good=1, each=1)[0], state=State.UNLABELLED)
     with pytest.raises(ValueError, match="not labelled"):

@@ -125,6 +125,8 @@ def test_memories_of_the_stem(done: Path) -> None:
         (("--type-false-alarm-rate", "crack"), "TYPE=RATE"),
         (("--false-alarm-rate", "2"), "expected a share"),
         (("--products", "plato"), "Did you mean 'plate'"),
+        (("--type-false-alarm-rate", "scratsh=0.1"), "Did you mean 'scratch'"),
+        (("--loss-size", "40"), "a multiple of 16"),
     ],
 )
 def test_mistakes_are_told_before_any_work(
@@ -143,6 +145,49 @@ def test_one_picture_on_two_sides_is_refused(tmp_path: Path, capsys: pytest.Capt
         (twin / f"twin{n}.png").write_bytes((twin / f"{n}.png").read_bytes())
     assert retune(tmp_path, "--epochs", "1") == 2
     assert "is the same picture as" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_a_pack_was_made_with_does_not_judge_it(done: Path) -> None:
+    tuned = read_pack(done / "out" / PACK)
+    options = ("--pack", str(done / "out" / PACK), "--scope", "thresholds", "--seed", "7")
+    assert retune(done, *options, "--false-alarm-rate", "0.1", out="seed7") == 0
+    note = json.loads((done / "seed7" / NOTE).read_text())
+    again = read_pack(done / "seed7" / PACK)
+    assert any("moved" in line for line in note["notes"])
+    chose = set(again.provenance["calibrated_on"]) - set(tuned.provenance["calibrated_on"])
+    assert not chose & set(tuned.provenance["tuned_on"])
+    assert again.provenance["tuned_on"] == tuned.provenance["tuned_on"]  # thresholds alone learn from nothing
+
+
+def test_a_test_of_its_own_may_use_the_same_names(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plates(tmp_path / "fresh", good=2, each=1, seed=50_000)  # other pictures
+    command = ("--scope", "reference", "--test", str(tmp_path / "fresh"))
+    assert retune(done, *command, out="tested") == 0
+    note = json.loads((done / "tested" / NOTE).read_text())
+    assert note["frames"]["plate"]["test"] == 4
+    capsys.readouterr()
+    assert retune(done, "--scope", "reference", "--test", str(done / "data"), out="same") == 2
+    assert "is the same picture as" in " ".join(capsys.readouterr().err.split())
+
+
+def test_good_frames_alone_are_remembered_not_learned_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plates(tmp_path / "data", good=10, each=0)
+    assert retune(tmp_path, "--epochs", "1") == 2
+    assert "good and defective frames to learn from" in " ".join(capsys.readouterr().err.split())
+    assert retune(tmp_path, "--scope", "reference,thresholds", out="memory") == 0
+    assert read_pack(tmp_path / "memory" / PACK).products["plate"].reference is not None
+
+
+def test_too_few_good_frames_make_no_memory(tmp_path: Path) -> None:
+    plates(tmp_path / "data", good=1, each=6)
+    assert retune(tmp_path, "--scope", "reference,thresholds", out="none") == 0
+    note = json.loads((tmp_path / "none" / NOTE).read_text())
+    assert any("good frames to remember; 4 are needed" in line for line in note["notes"])
+    assert read_pack(tmp_path / "none" / PACK).products["plate"].reference is None
 
 
 def test_products_that_are_cut_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
