@@ -24,13 +24,17 @@ class Learner(nn.Module):
     Args:
         model: of the pack.
         pack: whose pairs are gone on from.
-        products: that have a pair of their own: of those that are learned the ones with good and defective frames, since
-            an offset that sees one state only learns that all is so.
+        products: that have a pair of their own.
+        both: products that have good and defective frames. Of all others nothing is learned of frames as a whole: who sees
+            one state only learns that all is so. None: all.
     """
 
-    def __init__(self, model: DapoModel, pack: Pack, products: Sequence[str]) -> None:
+    def __init__(
+        self, model: DapoModel, pack: Pack, products: Sequence[str], both: Sequence[str] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
+        self.both = frozenset(products if both is None else both)
         self.readout = pack.readout
         self.products = tuple(products)
         common = np.stack([pack.tensors["text.normal"], pack.tensors["text.generic"]])

@@ -9,7 +9,7 @@ words a cross-entropy of defect patches and of CLS. On photographs it found more
 (docs/retune.md).
 
 Weak labels (a defect that nobody drew) have no say in where; a defect whose type is none of the words none in which, and by
-`paper`, which has no word for it, none in where either.
+`paper`, which has no word for it, none in where either. Products of one state only have no say in whether (`Learner.both`).
 """
 
 from __future__ import annotations
@@ -78,8 +78,13 @@ def loss_of(
     defective, taps = batch.defective.float(), torch.stack(features.taps, 1)
     logits = (taps * direction[:, None, None]).sum(-1)  # [B, taps, N]
     top = logits.topk(max(1, round(_TOP * logits.shape[-1])), -1).values.mean(-1)
-    image = F.binary_cross_entropy_with_logits((features.cls * direction).sum(-1), defective)
-    image = image + _HALF * F.binary_cross_entropy_with_logits(top, defective[:, None].expand_as(top))
+    image = logits.new_zeros(())
+    told = torch.tensor([product in learner.both for product in batch.products], device=taps.device)
+    if bool(told.any()):
+        truth = defective[told]
+        whole = F.binary_cross_entropy_with_logits((features.cls[told] * direction[told]).sum(-1), truth)
+        patches = F.binary_cross_entropy_with_logits(top[told], truth[:, None].expand(-1, top.shape[1]))
+        image = told.float().mean() * (whole + _HALF * patches)
     covered, kinds = in_patches(batch.states, logits.shape[-1])
     local = _where(logits, covered, batch.drawn)
     types = image.new_zeros(())

@@ -227,12 +227,11 @@ def _learn(
     train, validation = examples["train"], examples["validation"]
     states = {(example.product, example.defective) for example in train}
     both = [name for name in words if {(name, True), (name, False)} <= states]
-    if not both:
+    if not any(example.defective for example in train):
         raise SettingsError(
-            f"scope {tuning.scope}: no product has good and defective frames to learn from. "
-            "Label both, or take scope 'reference'."
+            f"scope {tuning.scope}: no defective frame to learn from. Label some, or take scope 'reference'."
         )
-    learner = Learner(model_from_pack(base, encoder), base, products_with_pairs(base, both))
+    learner = Learner(model_from_pack(base, encoder), base, products_with_pairs(base, both), both)
 
     def batches(own: Sequence[Example]) -> Batches:
         return Batches(

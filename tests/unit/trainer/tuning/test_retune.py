@@ -177,7 +177,7 @@ def test_good_frames_alone_are_remembered_not_learned_from(
 ) -> None:
     plates(tmp_path / "data", good=10, each=0)
     assert retune(tmp_path, "--epochs", "1") == 2
-    assert "good and defective frames to learn from" in " ".join(capsys.readouterr().err.split())
+    assert "no defective frame to learn from" in " ".join(capsys.readouterr().err.split())
     assert retune(tmp_path, "--scope", "reference,thresholds", out="memory") == 0
     assert read_pack(tmp_path / "memory" / PACK).products["plate"].reference is not None
 
