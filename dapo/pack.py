@@ -255,7 +255,10 @@ def _check(pack: Pack) -> None:
             raise PackError(f"tensor {name}: missing.")
         if found.shape != shape:
             raise PackError(f"tensor {name}: expected shape {list(shape)}, found {list(found.shape)}.")
-        norms = np.linalg.norm(np.atleast_2d(found), axis=-1)
+        with np.errstate(
+            over="ignore"
+        ):  # a flipped bit may make a number of 10^38: its norm is infinite, and told below
+            norms = np.linalg.norm(np.atleast_2d(found), axis=-1)
         if found.size and not np.allclose(norms, 1, atol=1e-3):
             raise PackError(
                 f"tensor {name}: its rows are not L2-normalised (norms {norms.min():.3f} to {norms.max():.3f})."

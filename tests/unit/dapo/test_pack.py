@@ -284,6 +284,13 @@ def test_diff_speaks_of_what_changed():
     assert any("removed" in line for line in diff_packs(new, old))
 
 
+def test_a_number_beyond_all_norms_is_told_like_any_other():
+    pack = make()
+    huge = np.full_like(pack.tensors["text.normal"], 3e38)
+    with pytest.raises(PackError, match="not L2-normalised"):
+        replace(pack, tensors={**pack.tensors, "text.normal": huge})
+
+
 def test_packs_from_before_keep_their_hash():
     """What a product may have since is not written where it has none of it."""
     assert not {"type_thresholds", "reference"} & set(as_json(make())["products"]["*"])
