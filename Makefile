@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export GOMP_SPINCOUNT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types format encoder chaos compose-test bench clean
+.PHONY: help setup demo test check lint types format encoder chaos paper compose-test bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,12 @@ SEED ?= 1
 chaos: setup  ## kill servers and processes at random, count what is lost (KILLS=200 SEED=1; as root it fills a disk too)
 	$(BIN)/python -m tests.chaos.run --kills $(KILLS) --seed $(SEED) $(if $(filter 0,$(shell id -u)),--full-disk)
 
+DATA ?= $(DAPO_EVAL_DATA)
+paper: setup  ## the paper's claims and what labels are worth, on photographs (DATA=FOLDER; about two hours on two cores)
+	@test -d "$(DATA)" || { echo "Say where the photographs are: make paper DATA=FOLDER (docs/reproduce.md says how they must lie)"; exit 1; }
+	$(BIN)/python -m trainer.paper.claims --data "$(DATA)" --out paper
+	$(BIN)/python -m trainer.paper.curves --data "$(DATA)" --out paper/curves
+
 compose-test: setup  ## build the docker compose demo, kill each container once, count (needs a Docker engine; deploy/check.sh)
 	deploy/check.sh --other-ports
 	$(BIN)/python -m tests.compose.run
@@ -70,4 +76,4 @@ bench: setup  ## every speed claim
 	$(BIN)/python -m benchmarks.stream --model null
 
 clean:  ## remove what the commands above made, but not .venv
-	rm -rf demo-out .pytest_cache .mypy_cache .ruff_cache .coverage evaluation
+	rm -rf demo-out paper .pytest_cache .mypy_cache .ruff_cache .coverage evaluation

@@ -27,6 +27,7 @@ Kind = Literal["dapo", "handwritten"]
 IMAGE_SIDE = ("prompt.visual", "adapter.", "patch.")
 REFERENCE = "reference."  # followed by the name of a product: its memory of good frames
 PAIR = "text.product."  # followed by the name of a product: its own normal and defect vectors
+USUAL = "usual."  # followed by the name of a product: what it looks like, to notice when it no longer does
 STEM_TAP = "patch.memory"  # followed by .weight or .bias: what makes one more tap of the stem
 MAX_TILES = 32  # per side; more is a setting gone wrong: 1,024 tiles of one frame
 
@@ -167,7 +168,8 @@ class Pack:
             (`dapo.patches`). `text.product.<product>` [2, D], L2-normalised: a product's own normal and defect directions,
             which detect in the place of `text.normal` and `text.generic`. `reference.<product>` [M, R], L2-normalised:
             memories of good frames; where one is made of the stem, `patch.memory.weight` [D, C], `patch.memory.bias` [D]
-            (`dapo.reference`).
+            (`dapo.reference`). `usual.<product>` [F, 1+D]: anomaly score and image feature of frames that show what the
+            product usually looks like (`with_usual`); they decide nothing.
 
     Raises:
         PackError: the parts contradict each other.
@@ -264,8 +266,11 @@ def _check(pack: Pack) -> None:
                 f"tensor {name}: its rows are not L2-normalised (norms {norms.min():.3f} to {norms.max():.3f})."
             )
     for name, array in pack.tensors.items():
-        if name.startswith(PAIR) and name.removeprefix(PAIR) not in pack.products:
-            raise PackError(f"tensor {name}: the pack has no such product.")
+        for prefix in (PAIR, USUAL):
+            if name.startswith(prefix) and name.removeprefix(prefix) not in pack.products:
+                raise PackError(f"tensor {name}: the pack has no such product.")
+        if name.startswith(USUAL) and (array.ndim != 2 or array.shape[1] != 1 + width or not len(array)):
+            raise PackError(f"tensor {name}: expected rows of {1 + width}, found {list(array.shape)}.")
         if array.dtype != np.float32:
             raise PackError(f"tensor {name}: expected float32, found {array.dtype}.")
         if not np.isfinite(array).all():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dapo.errors import PackError, VocabularyError
-from dapo.pack import ANY_PRODUCT, Pack, Product, TypeWord
+from dapo.pack import ANY_PRODUCT, USUAL, Pack, Product, TypeWord
 from dapo.vocabulary import nearest, slugify
 
 _MOVES_SCORES = ("roi", "ignore", "tiles")  # of a product: thresholds set before are for other numbers
@@ -56,7 +56,8 @@ def add_type(
         types = (*product.types, slug) if name in chosen else product.types
         changed[name] = replace(uncalibrated(product) if moved else product, types=types)
     row = np.ascontiguousarray(vector, np.float32)[None]
-    tensors = {**pack.tensors, "text.types": np.concatenate([pack.tensors["text.types"], row])}
+    kept = without_usual(pack).tensors if moved else pack.tensors
+    tensors = {**kept, "text.types": np.concatenate([pack.tensors["text.types"], row])}
     return replace(
         pack,
         types=(*pack.types, TypeWord(slug, word, trained)),
@@ -98,6 +99,7 @@ def set_product(pack: Pack, product: str, changes: Mapping[str, Any]) -> Pack:
     after = replace(before, **changes)
     if any(getattr(before, name) != getattr(after, name) for name in _MOVES_SCORES):
         after = uncalibrated(after)
+        pack = without_usual(pack, [product])
     return replace(
         pack.with_products({product: after}),
         provenance=with_history(pack, {"set_product": product, "changes": sorted(changes)}),
@@ -109,6 +111,33 @@ def uncalibrated(product: Product) -> Product:
     return replace(
         product, threshold_ok=None, threshold_notok=None, type_thresholds={}, calibrated=False, calibration={}
     )
+
+
+def with_usual(
+    pack: Pack, product: str, scores: NDArray[np.floating], features: NDArray[np.floating]
+) -> Pack:
+    """A new pack that knows what a product usually looks like to it.
+
+    Args:
+        scores: anomaly scores of usual frames, [F], F > 0.
+        features: their image features, [F, D]; of a frame in tiles the mean over them.
+    """
+    rows = np.concatenate([scores[:, None], features], 1).astype(np.float32)
+    named = {product: pack.product(product)}
+    return replace(
+        pack.with_products(named), tensors={**pack.tensors, USUAL + product: np.ascontiguousarray(rows)}
+    )
+
+
+def without_usual(pack: Pack, products: Sequence[str] | None = None) -> Pack:
+    """A new pack that does not know what these products (None: all) usually look like: scores or features have moved."""
+    gone = None if products is None else {USUAL + product for product in products}
+    kept = {
+        name: array
+        for name, array in pack.tensors.items()
+        if not name.startswith(USUAL) or (gone is not None and name not in gone)
+    }
+    return pack if len(kept) == len(pack.tensors) else replace(pack, tensors=kept)
 
 
 def with_history(pack: Pack, what: Mapping[str, Any]) -> dict[str, Any]:

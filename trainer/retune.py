@@ -1,9 +1,11 @@
 """Make a better prompt pack from labelled frames.
 
     python trainer/retune.py --data DATA --pack champion.pack --scope stem,reference,thresholds --out retuned
+    python trainer/retune.py --from-archive --since 30d --auto --out retuning
 
 Writes OUT/retuned.pack, OUT/report.html and OUT/retune.json; the last line printed is the same JSON. On several GPUs:
-torchrun --nproc-per-node 4 trainer/retune.py ... --device cuda
+torchrun --nproc-per-node 4 trainer/retune.py ... --device cuda. With --auto (for cron) it is the registry's champion that is
+retuned, on the archive, and the gate and a policy decide what follows; a folder of OUT for each run.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     # torch and open_clip take seconds to import; a command line that only asks for help needs neither.
     from dapo.encoder import Encoder
     from trainer.tuning.cache import Variant
-    from trainer.tuning.run import Retuned
 
 PACK, REPORT, NOTE, CHECKPOINT = "retuned.pack", "report.html", "retune.json", "checkpoint.safetensors"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dapo-inspection" / "features"
@@ -48,8 +49,34 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    data: str = typer.Option(
-        ..., "--data", help="Labelled frames: a folder or file, or FORMAT:PATH (docs/data.md)."
+    data: str | None = typer.Option(
+        None, "--data", help="Labelled frames: a folder or file, or FORMAT:PATH (docs/data.md)."
+    ),
+    from_archive: bool = typer.Option(False, "--from-archive", help="The project's own archive, as --data."),
+    since: str | None = typer.Option(
+        None, "--since", help="Days of the archive, as 30d or 2026-11-01..2026-11-29.", show_default="30d"
+    ),
+    auto: bool = typer.Option(
+        False, "--auto", help="Retune the registry's champion, ask the gate, and do what --then says."
+    ),
+    then: Literal["hold", "shadow", "promote"] = typer.Option(
+        "hold", "--then", help="Of what the gate lets through: hold (for a person), shadow or promote."
+    ),
+    shadow_frames: int = typer.Option(
+        200, "--shadow-frames", min=0, help="Live frames that it inspects beside the champion first."
+    ),
+    most_changed: float = typer.Option(
+        0.05, "--most-changed", help="Share of live verdicts that it may change and still be promoted."
+    ),
+    salt: str = typer.Option(
+        "1", "--salt", help="Name of the lasting test of --auto; another one is a fresh test."
+    ),
+    rules: Path | None = typer.Option(None, "--rules", help="TOML file of the gate's limits (docs/gate.md)."),
+    url: list[str] = typer.Option(
+        [],
+        "--url",
+        help="host:port of a model server to promote on. May be given several times.",
+        show_default="triton.url",
     ),
     pack: Path | None = typer.Option(
         None, "--pack", help="Pack that is tuned.", show_default="the bundled one"
@@ -124,15 +151,23 @@ def command(
     device: str | None = typer.Option(None, "--device", help="cpu, cuda or cuda:N."),
     threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads."),
     config: Path | None = typer.Option(None, "--config", help="TOML file of settings."),
-) -> None:
-    """Tune a pack on labelled frames, and report what it is worth on parts it has not seen."""
+) -> int:
+    """Tune a pack on labelled frames, and report what it is worth on parts it has not seen.
+
+    Exit status: 0 done, 2 wrong usage; with --auto that of 'dapo gate': 0 promote, 1 refuse, 3 not decidable.
+    """
     from trainer.tuning.loop import Tuning, join_processes, processes
     from trainer.tuning.memories import Memories
     from trainer.tuning.run import Plan, retune
     from trainer.tuning.scope import LEARNED, learned_scope, parse_scopes
     from trainer.tuning.sides import Sides, balanced_sides, labelled
+    from trainer.tuning.summary import summary
     from trainer.tuning.thresholds import Wanted
 
+    _together(data, from_archive, since, auto, {"--pack": pack, "--test": test, "--groups": groups})
+    if from_archive:
+        data = f"archive:{since or '30d'}"
+    assert data is not None
     scopes = parse_scopes(_listed(scope))
     tuning = Tuning(
         scope=learned_scope(scopes) or LEARNED[0],
@@ -163,7 +198,30 @@ def command(
         seed=seed,
     )
     given = {"pack.path": pack, "model.weights": weights, "model.device": device, "model.threads": threads}
-    settings = load(given, config).settings
+    loaded = load(given, config)
+    settings = loaded.settings
+    if auto:
+        from trainer.periodic.unattended import unattended
+        from trainer.periodic.work import Policy
+
+        with _shown(quiet=False) as tell:
+            return unattended(
+                loaded,
+                since or "30d",
+                plan,
+                lambda own: _encoder(
+                    own, settings.model.weights, settings.model.device, settings.model.threads
+                ),
+                out=out,
+                products=_listed(products),
+                types=types,
+                split_by=split_by,
+                salt=salt,
+                rules=rules,
+                policy=Policy(then, shadow_frames, most_changed),
+                urls=url,
+                tell=tell,
+            )
     options = Options(words=types, groups=groups, unannotated=unannotated)
     samples = labelled(_samples(data, options, _listed(products)))
     sides = balanced_sides(samples, seed, split_by)
@@ -182,7 +240,7 @@ def command(
     with _shown(quiet=not first) as tell:
         done = retune(base, encoder, sides, plan, checkpoint=out / CHECKPOINT, tell=tell)
     if not first:
-        return
+        return 0
     from trainer.tuning.report import write_report
 
     note = summary(done, base)
@@ -194,21 +252,30 @@ def command(
     for line in done.notes:
         errors().print(line, markup=False)
     print(json.dumps(note))
+    return 0
 
 
-def summary(done: Retuned, base: Pack) -> dict[str, Any]:
-    """What a machine wants to know of a retuning."""
-    old, new = (done.before.products, done.after.products) if done.before and done.after else ({}, {})
-    return {
-        "configuration_hash": done.pack.configuration_hash,
-        "base": base.configuration_hash,
-        "frames": done.counts,
-        "before": done.before and done.before.mean,
-        "after": done.after and done.after.mean,
-        "products": {name: {"before": old[name], "after": new[name]} for name in new},
-        "losses": done.history and vars(done.history),
-        "notes": done.notes,
-    }
+def _together(
+    data: str | None, from_archive: bool, since: str | None, auto: bool, by_hand: Mapping[str, object]
+) -> None:
+    """Refuse options that say nothing together.
+
+    Raises:
+        SettingsError: names them.
+    """
+    if (data is None) != from_archive:
+        raise SettingsError(
+            "say what to learn from: --data DATA, or --from-archive with --since 30d; one of them."
+        )
+    if since is not None and not from_archive:
+        raise SettingsError("--since: is of --from-archive. Give both, or --data archive:30d.")
+    if auto and not from_archive:
+        raise SettingsError("--auto: works on the archive. Give --from-archive with it.")
+    for name, value in by_hand.items():
+        if auto and value is not None:
+            raise SettingsError(
+                f"{name}: not with --auto, which takes the registry's champion, and splits parts by a lasting rule."
+            )
 
 
 def _samples(data: str, options: Options, products: Sequence[str], *, of_test: bool = False) -> list[Sample]:

@@ -8,6 +8,7 @@ configuration can't be loaded is gone, and does not come back by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dapo.errors import DapoError
@@ -72,15 +73,14 @@ def load(
     models = model_files(packs, placement)
     _refuse_without_skeleton(server)
     _refuse_to_take_away(server, models, ensemble, replace=replace)
-    # Step 2: both models, with all versions to be kept.
-    pushed = []
-    for model in models:
-        if not server.has(model):
-            server.push(model)
-            pushed.append(model.name)
+    # Step 2: both models, with all versions to be kept; at once, since most of it is each one's Python that starts.
+    missing = [model for model in models if not server.has(model)]
+    with ThreadPoolExecutor(len(models), "push") as hands:
+        for push in [hands.submit(server.push, model) for model in missing]:
+            push.result()
     # Step 3: a known answer from the very versions that will be asked.
     probe(server, pack)
-    return tuple(pushed)
+    return tuple(model.name for model in missing)
 
 
 def point(

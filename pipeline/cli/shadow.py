@@ -53,16 +53,35 @@ def shadow(
     """
     if frames is None and minutes is None:
         raise SettingsError("give --frames N or --minutes M: a shadow run has an end.")
-    settings = load({}, config).settings
-    topics, stop = Topics(settings.kafka.prefix), threading.Event()
+    settings, stop = load({}, config).settings, threading.Event()
+    with stopped_by_signals(stop, _STOP_S):
+        champion, challenger, said = shadowed(settings, pack, stop, frames, minutes)
+    _tell(said)
+    print(json.dumps({"champion": champion, "challenger": challenger, **said}))
+
+
+def shadowed(
+    settings: Settings, name: str, stop: threading.Event, frames: int | None, minutes: float | None
+) -> tuple[str, str, dict[str, Any]]:
+    """Run a shadow until so many frames are compared, so long, or until `stop` is set.
+
+    Args:
+        name: of the challenger, as `Registry.find` knows it.
+
+    Returns:
+        Configuration hashes of champion and challenger, and what was seen (`Agreement.report`).
+
+    Raises:
+        DapoError: the registry, a server or the store can't be asked.
+    """
+    topics = Topics(settings.kafka.prefix)
     with ExitStack() as held:
-        held.enter_context(stopped_by_signals(stop, _STOP_S))
         models = open_store(settings.store, settings.store.models_bucket)
         images = open_store(settings.store)
         held.callback(models.close)
         held.callback(images.close)
         registry = Registry(models)
-        champion, challenger = registry.champion(), registry.pack(registry.find(pack))
+        champion, challenger = registry.champion(), registry.pack(registry.find(name))
         reader = held.enter_context(TopicReader(settings.kafka, "dapo-shadow"))
         joined = FrameReader(settings.kafka, topics.frames)
         held.callback(joined.close)
@@ -77,18 +96,12 @@ def shadow(
         if minutes is not None:
             timer = threading.Timer(minutes * _MINUTE_S, stop.set)
             timer.daemon = True
-            held.callback(timer.cancel)
             timer.start()
+            held.callback(timer.cancel)
         for records in reader.follow([reader.span(topics.results)], stop):
             if run.look(_rows(records), frames):
                 break
-    said = run.agreement.report()
-    _tell(said)
-    print(
-        json.dumps(
-            {"champion": champion.configuration_hash, "challenger": challenger.configuration_hash, **said}
-        )
-    )
+    return champion.configuration_hash, challenger.configuration_hash, run.agreement.report()
 
 
 @contextmanager

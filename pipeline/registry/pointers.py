@@ -106,14 +106,7 @@ def pointers_json(pointers: Pointers) -> bytes:
         "champion": pointers.champion,
         "challenger": pointers.challenger,
         "previous": pointers.previous,
-        "lease": None
-        if lease is None
-        else {
-            "pack": lease.pack,
-            "by": cleaned(lease.by),
-            "until": lease.until.isoformat(),
-            "token": lease.token,
-        },
+        "lease": None if lease is None else lease_document(lease),
         "last": None if last is None else move_document(last),
     }
     return as_bytes(document)
@@ -135,8 +128,32 @@ def read_pointers(data: bytes) -> Pointers:
         champion=_hash_or_none(document, "champion"),
         challenger=_hash_or_none(document, "challenger"),
         previous=_hash_or_none(document, "previous"),
-        lease=None if lease is None else _lease(_mapping(lease, "lease")),
+        lease=None if lease is None else read_lease(_mapping(lease, "lease")),
         last=None if last is None else read_move(_mapping(last, "last")),
+    )
+
+
+def lease_document(lease: Lease) -> dict[str, Any]:
+    """A lease as plain data."""
+    return {
+        "pack": lease.pack,
+        "by": cleaned(lease.by),
+        "until": lease.until.isoformat(),
+        "token": lease.token,
+    }
+
+
+def read_lease(document: Mapping[str, Any]) -> Lease:
+    """A lease from plain data.
+
+    Raises:
+        RegistryError: it is none.
+    """
+    return Lease(
+        pack=checked_hash(_text(document, "pack")),
+        by=_text(document, "by"),
+        until=_time(document, "until"),
+        token=_text(document, "token"),
     )
 
 
@@ -197,15 +214,6 @@ def checked_hash(text: str) -> str:
     if not _HASH.fullmatch(text):
         raise RegistryError(f"'{cleaned(text)[:80]}' is no hash: expected 64 of 0-9 a-f.")
     return text
-
-
-def _lease(document: Mapping[str, Any]) -> Lease:
-    return Lease(
-        pack=checked_hash(_text(document, "pack")),
-        by=_text(document, "by"),
-        until=_time(document, "until"),
-        token=_text(document, "token"),
-    )
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:

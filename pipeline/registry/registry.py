@@ -5,6 +5,7 @@
     prompts/audit/<utc time>-<start of hash>.json     one line for each move of a pointer
     prompts/gates/<champion>-<challenger>.json        what the gate said of the two
     prompts/tests/<hash of test set>.json             how often a test set has decided
+    prompts/retuning.json                             who is retuning
 
 No object is written over blindly: whoever comes second is told, reads again and decides again.
 """
@@ -28,13 +29,16 @@ from dapo.pack_io import SUFFIX, pack_bytes, unpack
 from pipeline.ports import ObjectStore
 from pipeline.registry.pointers import (
     MAX_BYTES,
+    Lease,
     Move,
     Pointers,
     RegistryError,
     as_bytes,
     checked_hash,
+    lease_document,
     move_document,
     pointers_json,
+    read_lease,
     read_move,
     read_object,
     read_pointers,
@@ -43,7 +47,7 @@ from pipeline.store.errors import Conflict, NotFound, ObjectDamaged, StoreError,
 
 _LOG = logging.getLogger(__name__)
 PREFIX = "prompts"
-POINTERS = f"{PREFIX}/pointers.json"
+POINTERS, RETUNING = f"{PREFIX}/pointers.json", f"{PREFIX}/retuning.json"
 _PACKS, _AUDIT, _GATES, _TESTS = (f"{PREFIX}/{name}/" for name in ("packs", "audit", "gates", "tests"))
 _PACK_KEY = re.compile(rf"{_PACKS}([0-9a-f]{{64}}){re.escape(SUFFIX)}")
 _JSON = "application/json"
@@ -241,6 +245,19 @@ class Registry:
         after = self._change(_test_key(test_hash), lambda before: as_bytes({"uses": _uses(before) + 1}))
         return _uses(after)
 
+    def change_turn(self, update: Callable[[Lease | None], Lease | None]) -> None:
+        """Change who is retuning; see `pipeline.registry.turn`.
+
+        Raises:
+            RegistryError: the object can't be read. Whatever `update` raises; nothing is changed then.
+        """
+
+        def changed(before: bytes | None) -> bytes:
+            lease = update(_turn(before))
+            return as_bytes({"lease": None if lease is None else lease_document(lease)})
+
+        self._change(RETUNING, changed)
+
     def _write_out(self, move: Move | None) -> None:
         """Copy an audit line to where it stays. It has one name, so twice is once."""
         if move is None:
@@ -302,6 +319,15 @@ def _test_key(test_hash: str) -> str:
 
 def _pointers(data: bytes | None) -> Pointers:
     return Pointers() if data is None else read_pointers(data)
+
+
+def _turn(data: bytes | None) -> Lease | None:
+    found = None if data is None else read_object(data, RETUNING).get("lease")
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise RegistryError(f"{RETUNING}: expected a lease, found {type(found).__name__}. Remove the object.")
+    return read_lease(found)
 
 
 def _uses(data: bytes | None) -> int:

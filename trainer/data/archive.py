@@ -30,6 +30,10 @@ from trainer.data.sample import GOOD, Region, Sample, State
 from trainer.data.words import Words
 
 
+class NothingArchived(SourceError):
+    """The archive holds no frame of the days that were asked for."""
+
+
 class ArchiveDataset:
     """See `Dataset`. What is in the archive is looked up at the first question, and once.
 
@@ -41,6 +45,8 @@ class ArchiveDataset:
         known: slug -> word of the types that are known; of any other, dashes become spaces.
         words: a user's map of slugs to words, which wins.
         max_bytes: larger images are not read.
+        since: pictures taken before are not there, though their day is; None: all of the days.
+        until: what was judged or said later is not there; None: all that is there by now.
     """
 
     def __init__(
@@ -50,8 +56,11 @@ class ArchiveDataset:
         known: Mapping[str, str] | None = None,
         words: Words | None = None,
         max_bytes: int = MAX_BYTES,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> None:
         self._store, self._days, self._max_bytes = store, days, max_bytes
+        self._since, self._until = since, until
         self._known, self._words = known or {}, words or Words()
         self._name = f"archive:{days}"
 
@@ -78,6 +87,8 @@ class ArchiveDataset:
         frame_of: dict[str, str] = {}
         with told(self._name):
             for row in judged(self._store, self._days):
+                if not self._within(row):
+                    continue
                 frame_of[row.result_id] = row.frame_key
                 newest[row.frame_key] = max(row, newest.get(row.frame_key, row), key=lambda one: one.standing)
             said = self._said(frame_of)
@@ -87,14 +98,21 @@ class ArchiveDataset:
             if labelled or row.result_state == "Completed":
                 found[row.product].append((row, labelled))
         if not found:
-            raise SourceError(
+            raise NothingArchived(
                 f"{self._name}: no frame of these days is in s3://{self._store.bucket}/. Say other days."
             )
         return dict(found)
 
+    def _within(self, row: Judged) -> bool:
+        late = self._until is not None and row.finished_at > self._until
+        return not late and (self._since is None or row.taken >= self._since)
+
     def _said(self, frame_of: Mapping[str, str]) -> dict[str, tuple[LabelRow, ...]]:
         """Frame -> its labels in force."""
         rows = labels.rows(self._store, about=frame_of.keys())
+        if self._until is not None:
+            until = self._until
+            rows = (row for row in rows if row.labelled_at <= until)
         return in_force(rows, lambda row: frame_of.get(row.result_id, row.result_id))
 
     def _sample(self, row: Judged, said: tuple[LabelRow, ...]) -> Sample:
@@ -120,22 +138,25 @@ class ArchiveDataset:
         return None if slug == UNKNOWN_SLUG else self._known.get(slug, slug.replace("-", " "))
 
 
-def open_archive(days: str, words: Words, settings: Settings | None = None) -> ArchiveDataset:
+def open_archive(
+    days: str, words: Words, settings: Settings | None = None, until: datetime | None = None
+) -> ArchiveDataset:
     """The archive that the settings name.
 
     Args:
         days: "30d", or "2026-11-01..2026-11-29".
         settings: of the store, the pack whose words are known, and the limits; None: of the environment.
+        until: see `ArchiveDataset`; the last day of "30d" is this one's.
 
     Raises:
         SourceError: `days` says none.
         SettingsError: no store is set.
     """
     settings = load().settings if settings is None else settings
-    span = Days.parse(days, datetime.now(UTC).date())
+    span = Days.parse(days, (until or datetime.now(UTC)).date())
     pack = read_pack(settings.pack.path or default_pack_path())
     known = {one.slug: one.word for one in pack.types}
-    return ArchiveDataset(open_store(settings.store), span, known, words, settings.run.max_bytes)
+    return ArchiveDataset(open_store(settings.store), span, known, words, settings.run.max_bytes, until=until)
 
 
 def _mask(label: LabelRow) -> RunLengths | None:

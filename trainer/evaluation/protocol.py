@@ -19,7 +19,7 @@ from dapo.encoder import Encoder
 from dapo.inspection import Prediction
 from dapo.judge import upsample
 from dapo.model import ImageFeatures
-from dapo.pack import ANY_PRODUCT, PAIR, REFERENCE, Pack, Product, Scoring, TypeWord
+from dapo.pack import ANY_PRODUCT, PAIR, REFERENCE, USUAL, Pack, Product, Scoring, TypeWord
 from dapo.packing import type_vector
 from dapo.predictor import Predictor
 from dapo.preprocess import resize
@@ -32,6 +32,7 @@ from trainer.evaluation.multitype import MultiType
 
 Protocol = Literal["paper", "default"]
 BATCH = 8
+_OF_PRODUCTS = (PAIR, REFERENCE, USUAL)  # begin the names of tensors that belong to one product
 PAPER = Scoring(kind="paper", top_k_fraction=1.0, fuse_map=0.0, smoothing_sigma=0.0, type_fuse_cls=0.0)
 
 
@@ -80,7 +81,7 @@ def _without_others(pack: Pack, named: Mapping[str, Product]) -> dict[str, NDArr
     return {
         name: array
         for name, array in pack.tensors.items()
-        if not name.startswith((PAIR, REFERENCE)) or name.removeprefix(PAIR).removeprefix(REFERENCE) in named
+        if not any(name.startswith(kind) and name.removeprefix(kind) not in named for kind in _OF_PRODUCTS)
     }
 
 

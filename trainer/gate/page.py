@@ -218,7 +218,7 @@ def _pictures(
     found = []
     for one in pair.frames(samples):
         pixels = one.sample.image()
-        old, new = _uri(pixels, one.champion), _uri(pixels, one.challenger)
+        old, new = outlined(pixels, one.champion), outlined(pixels, one.challenger)
         room[0] -= len(old) + len(new)
         if room[0] < 0:
             break
@@ -226,7 +226,8 @@ def _pictures(
     return found
 
 
-def _uri(pixels: NDArray[np.uint8], verdict: Verdict) -> str:
+def outlined(pixels: NDArray[np.uint8], verdict: Verdict) -> str:
+    """A frame with its defects outlined, as a data URI."""
     drawn = draw_overlay(pixels, verdict)
     scale = min(1.0, _SIDE / max(drawn.shape[:2]))
     size = max(1, round(drawn.shape[1] * scale)), max(1, round(drawn.shape[0] * scale))

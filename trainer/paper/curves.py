@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from dapo.encoder import Encoder
 from dapo.pack import Pack
@@ -30,6 +27,7 @@ from dapo.packing import load_pack_encoder
 from pipeline.atomic import write_whole
 from pipeline.bundled import default_pack_path
 from trainer.data.sample import Sample
+from trainer.paper.kept import Kept
 from trainer.paper.photographs import drawn, halves, photographs
 from trainer.paper.plot import Line, plot
 from trainer.retune import CACHE
@@ -196,13 +194,19 @@ def main() -> None:
     if options.cells:
         wanted = set(options.cells.split(","))
         cells = [cell for cell in cells if f"{_said(cell.labelled)}+{_said(cell.good)}" in wanted]
+    setup = {
+        "pack": base.configuration_hash,
+        "scope": options.scope,
+        "seed": options.seed,
+        "frames": sum(map(len, frames.values())),
+        "tuning": tuning,
+    }
+    keep = Kept(options.out / "cells.json", setup, len(cells))
     results: dict[Cell, dict[str, Found]] = {}
-    begun = time.monotonic()
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("cells", total=len(cells))
-        for cell in cells:
-            progress.update(task, description=cell.name)
-            results[cell] = run_cell(
+    for cell in cells:
+
+        def work(cell: Cell = cell) -> dict[str, Any]:
+            found = run_cell(
                 cell,
                 sides,
                 base,
@@ -212,8 +216,9 @@ def main() -> None:
                 seed=options.seed,
                 cache=CACHE,
             )
-            progress.advance(task)
-    options.out.mkdir(parents=True, exist_ok=True)
+            return {name: asdict(one) for name, one in found.items()}
+
+        results[cell] = {name: Found(**one) for name, one in keep(cell.name, work).items()}
     text = table(results, sorted(frames))
     everywhere = [name for name in sorted(frames) if all(name in found for found in results.values())]
     with write_whole(options.out / "curves.md") as file:
@@ -239,7 +244,7 @@ def main() -> None:
                     for cell, found in results.items()
                 },
                 "in_every_cell": everywhere,
-                "minutes": round((time.monotonic() - begun) / 60, 1),
+                "minutes": round(keep.minutes, 1),
             }
         )
     )

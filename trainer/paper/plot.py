@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
@@ -52,10 +52,7 @@ def plot(lines: Sequence[Line], below: str, title: str) -> str:
         for line in drawn
     ]
     steps = [low + (high - low) * step / (_TICKS - 1) for step in range(_TICKS)]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer.paper", "."), autoescape=True, trim_blocks=True
-    )
-    return environment.get_template("plot.svg").render(
+    return _template("plot.svg").render(
         width=_WIDTH,
         height=_HEIGHT,
         left=_LEFT,
@@ -67,6 +64,63 @@ def plot(lines: Sequence[Line], below: str, title: str) -> str:
         below=below,
         title=title,
     )
+
+
+@dataclass(frozen=True)
+class Series:
+    """What one method reaches.
+
+    Attributes:
+        values: (mean, spread) by group; a group that is missing has none.
+    """
+
+    name: str
+    values: Mapping[str, tuple[float, float]]
+
+
+def dots(series: Sequence[Series], groups: Sequence[str], title: str) -> str:
+    """A dot with its spread per method and group, groups side by side.
+
+    Args:
+        groups: names of what is measured, from left to right.
+        title: what y is.
+    """
+    ends = [value + sign * wide for one in series for value, wide in one.values.values() for sign in (-1, 1)]
+    low, high = _around(min(ends, default=0.0), max(ends, default=1.0))
+    right, top = _WIDTH - 12, 26
+    each = (right - _LEFT) / max(1, len(groups))
+
+    def height(y: float) -> float:
+        return round(_HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - top) * (y - low) / (high - low), 1)
+
+    palette = colours([one.name for one in series])
+    shown = []
+    for place, one in enumerate(series):
+        own = []
+        for number, group in enumerate(groups):
+            if group in one.values:
+                value, wide = one.values[group]
+                x = round(_LEFT + each * (number + (place + 1) / (len(series) + 1)), 1)
+                said = f"{one.name}, {group}: {value:.3f} ± {wide:.3f}"
+                own.append((x, height(value), height(value - wide), height(value + wide), said))
+        shown.append({"name": one.name, "colour": "rgb({}, {}, {})".format(*palette[one.name]), "dots": own})
+    steps = [low + (high - low) * step / (_TICKS - 1) for step in range(_TICKS)]
+    return _template("dots.svg").render(
+        width=_WIDTH,
+        height=_HEIGHT,
+        left=_LEFT,
+        bottom=_BOTTOM,
+        rows=-(-len(series) // 2),
+        vertical=[(height(y), f"{y:.2f}") for y in steps],
+        horizontal=[(round(_LEFT + each * (number + 0.5), 1), name) for number, name in enumerate(groups)],
+        series=shown,
+        title=title,
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    loader = jinja2.PackageLoader("trainer.paper", ".")
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template(name)
 
 
 def _around(low: float, high: float) -> tuple[float, float]:

@@ -13,11 +13,13 @@ import numpy as np
 from dapo.encoder import Encoder
 from dapo.errors import SettingsError
 from dapo.pack import Pack
+from dapo.pack_changes import with_usual, without_usual
 from dapo.packing import model_from_pack
 from dapo.patches import has_stem
 from dapo.vocabulary import nearest, slugify
 from trainer.data.sample import Sample
 from trainer.data.split import refuse_leaks
+from trainer.drift.measure import LEAST_FRAMES as LEAST_USUAL
 from trainer.evaluation.protocol import Outcome
 from trainer.tuning.batches import Batches
 from trainer.tuning.cache import Content, FeatureCache
@@ -77,6 +79,7 @@ class Retuned:
         pack: the new one.
         history: of the losses; None where nothing was learned.
         before, after: on the test side; None where there is no test.
+        sides: the frames as they were used; parts that the base was made with may have moved.
         notes: what people should know, a sentence each.
     """
 
@@ -84,6 +87,7 @@ class Retuned:
     history: History | None
     before: Measured | None
     after: Measured | None
+    sides: Sides
     counts: dict[str, dict[str, int]]
     notes: list[str]
 
@@ -145,6 +149,9 @@ def retune(
     if Scope.THRESHOLDS in plan.scopes:
         pack, more = _with_thresholds(pack, examples, seen["validation"], plan)
         notes += more
+    if learned is not None or Scope.REFERENCE in plan.scopes:
+        pack = without_usual(pack)
+    pack = _with_usual(pack, examples["validation"], seen["validation"])
     pack = remembering(
         pack,
         base,
@@ -164,7 +171,7 @@ def retune(
         before = measure(old, features_under(old, encoder, frozen, cache, examples["test"]), examples["test"])
         assert seen["test"] is not None
         after = measure(pack, seen["test"], examples["test"])
-    return Retuned(pack, history, before, after, _counts(sides), notes)
+    return Retuned(pack, history, before, after, sides, _counts(sides), notes)
 
 
 def measure(pack: Pack, features: Features, examples: Sequence[Example]) -> Measured:
@@ -298,6 +305,17 @@ def _with_thresholds(
                 f"{found.alarm_bound:.1%}, not below the {plan.wanted.false_alarms:.1%} that are wanted."
             )
     return pack, notes
+
+
+def _with_usual(pack: Pack, examples: Sequence[Example], seen: Features | None) -> Pack:
+    """What good frames that nothing was learned from look like, where there are enough: drift is noticed against them."""
+    for product in sorted({example.product for example in examples}):
+        good = [row for row, e in enumerate(examples) if e.product == product and not e.defective]
+        if seen is not None and len(good) >= LEAST_USUAL:
+            own = seen.rows(good)
+            outcomes = outcomes_under(pack, own, [examples[row] for row in good])
+            pack = with_usual(pack, product, scores_of(outcomes), own.cls.numpy())
+    return pack
 
 
 def _words_learned(train: Sequence[Sample]) -> dict[str, tuple[str, ...]]:

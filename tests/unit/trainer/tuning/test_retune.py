@@ -197,3 +197,22 @@ def test_products_that_are_cut_are_refused(tmp_path: Path, capsys: pytest.Captur
     )
     assert retune(tmp_path, "--pack", str(tmp_path / "cut.pack")) == 2
     assert "cut into tiles" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "--data DATA, or --from-archive"),
+        (("--data", "x", "--from-archive"), "--data DATA, or --from-archive"),
+        (("--data", "x", "--since", "30d"), "--since: is of --from-archive"),
+        (("--data", "x", "--auto"), "--auto: works on the archive"),
+        (("--from-archive", "--auto", "--pack", "x.pack"), "--pack: not with --auto"),
+        (("--from-archive", "--auto", "--test", "y"), "--test: not with --auto"),
+        (("--from-archive", "--auto", "--then", "shadow", "--shadow-frames", "0"), "--shadow-frames above 0"),
+    ],
+)
+def test_options_that_say_nothing_together_are_refused(
+    options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["retune", *options]) == 2
+    assert said in capsys.readouterr().err

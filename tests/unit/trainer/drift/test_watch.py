@@ -1,0 +1,132 @@
+"""A line is looked at through its archive: what is told, by whom it is asked, and what keeps it from being told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dapo.pack import Pack
+from dapo.pack_changes import with_usual
+from pipeline.testing import MemoryStore
+from tests.unit.trainer.periodic import plant
+from trainer.drift.cli import as_json, table_of
+from trainer.drift.look import drawn_frames, look, with_usual_frames
+from trainer.drift.watch import DriftMetrics, DriftWatch
+
+EVENING = plant.NOON + timedelta(hours=6)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> MemoryStore:
+    store = MemoryStore("images")
+    plant.archive(store, tmp_path_factory.mktemp("frames"))
+    return store
+
+
+@pytest.fixture(scope="module")
+def knowing(images: MemoryStore) -> Pack:
+    """The champion, which knows what the archive shows."""
+    frames = drawn_frames(plant.dataset(images), 1.0)
+    settings = plant.settings()
+    return with_usual_frames(plant.champion(), frames, settings.model, settings.run.batch)
+
+
+def watch(images: MemoryStore, pack: Pack, window: timedelta = DAY) -> DriftWatch:
+    return DriftWatch(lambda: pack, images, plant.settings(), window=window)
+
+
+def sample(metrics: DriftMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_a_line_that_looks_as_ever_is_told_so(images: MemoryStore, knowing: Pack) -> None:
+    looking = watch(images, knowing)
+    found = looking.look(EVENING)
+    assert [(one.product, one.of) for one in found.drifts] == [
+        (product, of) for product in plant.PRODUCTS for of in ("scores", "features")
+    ]
+    assert found.drifted == []
+    assert sample(looking.metrics, "dapo_drift_distance", product="ring", of="scores") == 0
+    assert sample(looking.metrics, "dapo_drift_frames", product="plate") == 30 + plant.FRESH
+    assert sample(looking.metrics, "dapo_drift_looked_timestamp_seconds") == EVENING.timestamp()
+
+
+def test_a_product_that_looks_otherwise_has_drifted(images: MemoryStore, knowing: Pack) -> None:
+    frames = drawn_frames(plant.dataset(images), 1.0)
+    settings = plant.settings()
+    ring = look(knowing, {"ring": frames["ring"]}, settings.model, settings.run.batch)["ring"]
+    other = with_usual(knowing, "plate", ring.scores + 0.5, -ring.features)
+    found = watch(images, other).look(EVENING)
+    assert {one.product for one in found.drifted} == {"plate"}
+    said = as_json(found)
+    assert said["drifted"] == ["plate"]
+    json.dumps(said, allow_nan=False)
+    assert table_of(found).row_count == 4
+
+
+def test_what_the_pack_does_not_know_is_told_and_not_guessed(images: MemoryStore) -> None:
+    looking = watch(images, plant.champion())
+    found = looking.look(EVENING)
+    assert found.drifts == []
+    assert set(found.unknown) == set(plant.PRODUCTS)
+    assert sample(looking.metrics, "dapo_drift_unknown", product="ring") == 1
+
+
+def test_only_the_last_hours_are_looked_at(images: MemoryStore, knowing: Pack) -> None:
+    found = watch(images, knowing, timedelta(hours=6) - timedelta(seconds=100)).look(EVENING)
+    assert all("too few" in why for why in found.unknown.values())
+    empty = watch(images, knowing, timedelta(hours=1)).look(EVENING)
+    assert (empty.drifts, empty.unknown) == ([], {})
+
+
+def test_frames_are_drawn_by_chance_whatever_was_said_of_them(images: MemoryStore) -> None:
+    data = plant.dataset(images)
+    half = drawn_frames(data, 0.5)
+    assert 10 < len(half["plate"]) < 45
+    assert {sample.state.value for sample in half["plate"]} == {"good", "defective", "unlabelled"}
+    assert [len(own) for own in drawn_frames(data, 1.0, 7).values()] == [7, 7]
+
+
+def test_it_is_ready_while_it_can_look(images: MemoryStore, knowing: Pack) -> None:
+    looking, stop, looked = watch(images, knowing), threading.Event(), []
+    assert looking.missing() == {"look": "no look yet"}
+    images.away = True
+
+    def tell(found: object) -> None:
+        looked.append(found)
+        stop.set()
+
+    failing = threading.Thread(target=looking.run, args=(stop, timedelta(seconds=0.05), tell))
+    failing.start()
+    try:
+        deadline = datetime.now(UTC) + timedelta(seconds=20)
+        while "no look" in looking.missing()["look"] and datetime.now(UTC) < deadline:
+            threading.Event().wait(0.01)
+        assert "away" in looking.missing()["look"] or "answer" in looking.missing()["look"]
+        assert looked == []
+    finally:
+        images.away = False
+        failing.join(60)
+    assert not failing.is_alive()
+    assert len(looked) == 1
+
+
+def test_a_picture_that_is_gone_is_an_error_that_names_it(knowing: Pack, tmp_path: Path) -> None:
+    store = MemoryStore("images")
+    plant.archive(store, tmp_path)
+    gone = next(one.key for one in store.list("frames/"))
+    store.delete(gone)
+    with pytest.raises(Exception, match=gone):
+        watch(store, knowing).look(EVENING)
+
+
+def test_frames_of_another_pack_count_too(images: MemoryStore, knowing: Pack) -> None:
+    """They are judged again: scores of rows would be of the pack that made them."""
+    worded = replace(knowing, generic_words=(*knowing.generic_words, "flaw"))
+    assert watch(images, worded).look(EVENING).drifted == []

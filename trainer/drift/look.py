@@ -1,0 +1,77 @@
+"""Frames of the archive under a pack, as production would judge them: for drift, and for what a pack knows as usual."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dapo.pack import Pack
+from dapo.pack_changes import with_usual
+from pipeline.archive.policy import keeps_for_audit
+from pipeline.settings import ModelSettings
+from trainer.data.archive import ArchiveDataset
+from trainer.data.sample import Sample
+from trainer.drift.measure import LEAST_FRAMES, evenly
+from trainer.gate.compare import Pair
+
+MOST_FRAMES = 200  # of a product: a distribution is known well by then
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A product's frames: scores [N] and image features [N, D]."""
+
+    scores: NDArray[np.float64]
+    features: NDArray[np.float32]
+
+
+def drawn_frames(data: ArchiveDataset, rate: float, most: int = MOST_FRAMES) -> dict[str, list[Sample]]:
+    """Frames that were kept by chance alone, whatever was said of them: what the line looks like, without bias.
+
+    Args:
+        rate: of the archive's audit; at most what it was when frames were kept.
+        most: frames of a product, evenly over the time.
+    """
+    found = {}
+    for product in data.products():
+        own = [sample for sample, row in data.judged(product) if keeps_for_audit(row.frame_key, rate)]
+        found[product] = [own[place] for place in evenly(len(own), most)]
+    return found
+
+
+def look(
+    pack: Pack, frames: Mapping[str, Sequence[Sample]], model: ModelSettings, batch: int
+) -> dict[str, Looked]:
+    """Products with frames enough, under a pack; pictures that can't be judged (black, blurred) are left out.
+
+    Raises:
+        SourceError: a frame can't be read or decoded.
+    """
+    enough = {product: own for product, own in frames.items() if len(own) >= LEAST_FRAMES}
+    if not enough:
+        return {}
+    pair = Pair(pack, pack, model, batch)
+    found = {}
+    for product, own in enough.items():
+        seen = [
+            (one.champion.anomaly_score, one.embedding)
+            for one in pair.frames(own)
+            if one.embedding is not None
+        ]
+        if len(seen) >= LEAST_FRAMES:
+            found[product] = Looked(
+                np.array([score for score, _ in seen]), np.stack([feature for _, feature in seen])
+            )
+    return found
+
+
+def with_usual_frames(
+    pack: Pack, frames: Mapping[str, Sequence[Sample]], model: ModelSettings, batch: int
+) -> Pack:
+    """A new pack that knows what the line looks like to it, by frames that chance has drawn."""
+    for product, seen in look(pack, frames, model, batch).items():
+        pack = with_usual(pack, product, seen.scores, seen.features)
+    return pack

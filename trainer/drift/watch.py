@@ -1,0 +1,157 @@
+"""Looks at what a line showed lately, again and again, and tells how far it is from what its pack knows."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from dapo.errors import DapoError
+from dapo.pack import Pack
+from pipeline.ports import ObjectStore
+from pipeline.settings import Settings
+from trainer.data.archive import ArchiveDataset, NothingArchived
+from trainer.data.archived import Days
+from trainer.drift.look import MOST_FRAMES, drawn_frames, look
+from trainer.drift.measure import Drift, drift_of, knows
+
+_LOG = logging.getLogger(__name__)
+_AGAIN_S = 60.0  # after a look that failed
+_LATE = 3.0  # periods without a look, after which this process is not ready
+
+
+class DriftMetrics:
+    """The metrics of `dapo drift`; docs/metrics.md describes each."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = own = registry or CollectorRegistry()
+        names = ["product", "of"]
+        self.distance = Gauge(
+            "dapo_drift_distance", "how far frames are from what the pack knows, 0 to 1", names, registry=own
+        )
+        self.limit = Gauge("dapo_drift_limit", "distance from which it is drift", names, registry=own)
+        self.frames = Gauge("dapo_drift_frames", "frames that were looked at", ["product"], registry=own)
+        self.unknown = Gauge(
+            "dapo_drift_unknown",
+            "1 for a product that the pack does not know, or that too few frames show",
+            ["product"],
+            registry=own,
+        )
+        self.looked = Gauge("dapo_drift_looked_timestamp_seconds", "when frames were looked at", registry=own)
+
+    def told(self, found: Looking, now: float) -> None:
+        """Set all to what one look found; products that are gone are told no more."""
+        for gauge in (self.distance, self.limit, self.frames, self.unknown):
+            gauge.clear()
+        for one in found.drifts:
+            self.distance.labels(one.product, one.of).set(one.distance)
+            self.limit.labels(one.product, one.of).set(one.limit)
+            self.frames.labels(one.product).set(one.frames)
+        for product in found.unknown:
+            self.unknown.labels(product).set(1)
+        self.looked.set(now)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """What one look found.
+
+    Attributes:
+        configuration_hash: of the pack.
+        unknown: product -> why nothing can be said of it.
+    """
+
+    configuration_hash: str
+    drifts: list[Drift] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def drifted(self) -> list[Drift]:
+        return [one for one in self.drifts if one.drifted]
+
+
+class DriftWatch:
+    """Looks at the archive.
+
+    Args:
+        champion: the pack in force, asked for before each look.
+        store: the archive's bucket.
+        window: how far back a look goes.
+        frames: of a product, at most.
+    """
+
+    def __init__(
+        self,
+        champion: Callable[[], Pack],
+        store: ObjectStore,
+        settings: Settings,
+        *,
+        window: timedelta,
+        frames: int = MOST_FRAMES,
+        metrics: DriftMetrics | None = None,
+    ) -> None:
+        self._champion, self._store, self._settings = champion, store, settings
+        self._window, self._frames = window, frames
+        self.metrics = metrics or DriftMetrics()
+        self._done, self._every, self._why = 0.0, 0.0, "no look yet"
+
+    def look(self, now: datetime) -> Looking:
+        """Look once.
+
+        Raises:
+            DapoError: the registry or the archive can't be read.
+        """
+        pack, since = self._champion(), now - self._window
+        data = ArchiveDataset(
+            self._store,
+            Days(since.date(), now.date()),
+            {one.slug: one.word for one in pack.types},
+            max_bytes=self._settings.run.max_bytes,
+            since=since,
+            until=now,
+        )
+        found = Looking(pack.configuration_hash)
+        try:
+            frames = drawn_frames(data, self._settings.archive.audit_rate, self._frames)
+        except NothingArchived as error:
+            _LOG.warning("nothing to look at: %s", error)
+            return self._told(found, now)
+        known = {product: own for product, own in frames.items() if knows(pack, product)}
+        seen = look(pack, known, self._settings.model, self._settings.run.batch)
+        for product, own in sorted(frames.items()):
+            if product not in known:
+                found.unknown[product] = "the pack does not know what it usually looks like: retune it"
+            elif product not in seen:
+                found.unknown[product] = f"{len(own)} frames were kept by chance, too few to say anything"
+            else:
+                found.drifts.extend(drift_of(pack, product, seen[product].scores, seen[product].features))
+        return self._told(found, now)
+
+    def run(self, stop: threading.Event, every: timedelta, tell: Callable[[Looking], None]) -> None:
+        """Look every so often until `stop` is set; one that fails is tried again a minute later."""
+        self._every = every.total_seconds()
+        while not stop.is_set():
+            begun = time.monotonic()
+            try:
+                tell(self.look(datetime.now(UTC)))
+                wait = self._every
+            except DapoError as error:
+                self._why = str(error)
+                _LOG.warning("the line can't be looked at now: %s", error)
+                wait = min(self._every, _AGAIN_S)
+            stop.wait(max(0.0, wait - (time.monotonic() - begun)))
+
+    def missing(self) -> dict[str, str]:
+        """What keeps this process from being ready."""
+        late = not self._done or time.monotonic() - self._done > _LATE * self._every
+        return {"look": self._why} if late else {}
+
+    def _told(self, found: Looking, now: datetime) -> Looking:
+        self.metrics.told(found, now.timestamp())
+        self._done, self._why = time.monotonic(), "the last look is long ago"
+        return found

@@ -1,0 +1,403 @@
+"""The paper's claims, tested: learned prompts beside hand-written ones, and beside two ablations of themselves.
+
+    python -m trainer.paper.claims --data PHOTOGRAPHS --out paper
+
+(a) New products: tuned on half of the products, tested on the other half, and the other way round; another half for each seed.
+(b) Novel types: tuned on one half of every product's physical groups without a third of the types, tested on the other half.
+
+Prompts are tuned from scratch and scored by the reference protocol (method sections 2, 3 and 5): the paper's objective, Adam at
+1e-3, batches of 8, a fixed number of epochs. What is done is kept in OUT/runs.json; the same call goes on where it stopped.
+OUT gets tables (claims.md) and plots; the last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dapo.encoder import Encoder, load_encoder
+from dapo.handwritten import make_handwritten_pack
+from dapo.model import DapoModel
+from dapo.pack import ANY_PRODUCT, Pack, Product, TypeWord
+from dapo.packing import make_pack
+from dapo.predictor import Predictor
+from dapo.vocabulary import slugify
+from pipeline.atomic import write_whole
+from trainer.data.dataset import ProductData
+from trainer.data.sample import Sample, State
+from trainer.evaluation.protocol import Outcome, figures, pack_for, predict
+from trainer.paper.kept import Kept
+from trainer.paper.photographs import drawn, halves, photographs
+from trainer.paper.plot import Series, dots
+from trainer.retune import CACHE
+from trainer.tuning.loop import Tuning
+from trainer.tuning.run import Plan, retune
+from trainer.tuning.scope import Scope
+from trainer.tuning.sides import Sides
+
+EPOCHS, BATCH = 5, 8  # of the paper
+FOLDS = 3  # of the types: a third is withheld
+NO_WORD = "x"  # stands where a sentence has the defect's word, as the prompts' own placeholders do
+Figures = dict[str, dict[str, float | None]]  # product -> metric -> value
+
+# Metric -> where `trainer.evaluation.protocol.figures` has it. "withheld" is of frames of novel types, beside the good ones.
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "image AUROC": ("image", "auroc"),
+    "image AP": ("image", "ap"),
+    "pixel AUROC": ("pixel", "auroc"),
+    "AUPRO": ("pixel", "aupro"),
+    "seen types AUROC": ("multi_type", "seen", "auroc"),
+    "seen types AP": ("multi_type", "seen", "ap"),
+    "novel types AUROC": ("multi_type", "novel", "auroc"),
+    "novel types AP": ("multi_type", "novel", "ap"),
+    "novel image AUROC": ("withheld", "image", "auroc"),
+    "novel pixel AUROC": ("withheld", "pixel", "auroc"),
+    "novel AUPRO": ("withheld", "pixel", "aupro"),
+}
+PLOTTED = {
+    "products": ("image AUROC", "image AP", "pixel AUROC", "AUPRO"),
+    "types": ("novel image AUROC", "novel pixel AUROC", "novel AUPRO", "novel types AUROC"),
+}
+TITLES = {
+    "products": "(a) New products: tuned on half of the products, tested on the others",
+    "types": "(b) Novel types: tuned without them",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is compared.
+
+    Attributes:
+        learned: False: hand-written sentences, nothing tuned.
+        deep: with deep tokens in both towers (T and P).
+        words: with the defect's word in its sentence; without, all types are one.
+    """
+
+    name: str
+    learned: bool = True
+    deep: bool = True
+    words: bool = True
+
+
+HAND, DAPO = Variant("hand-written prompts", learned=False), Variant("DAPO prompts")
+VARIANTS = (
+    HAND,
+    DAPO,
+    Variant("DAPO without deep tokens", deep=False),
+    Variant("DAPO without defect words", words=False),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tuned on, and what is tested on.
+
+    Attributes:
+        claim: "products" or "types".
+        withheld: words that no frame of `train` shows; empty where that is not asked about.
+    """
+
+    claim: str
+    seed: int
+    name: str
+    train: tuple[Sample, ...]
+    test: tuple[ProductData, ...]
+    withheld: tuple[str, ...] = ()
+
+
+def new_products(frames: Mapping[str, Sequence[Sample]], seeds: Sequence[int], most: int) -> list[Trial]:
+    """Two trials per seed: one half of the products teaches and the other is tested, then the other way round.
+
+    Args:
+        frames: of each product, all of its test split.
+        most: frames of each state that a product teaches with.
+    """
+    found = []
+    for seed in seeds:
+        names = [sorted(frames)[place] for place in np.random.default_rng(seed).permutation(len(frames))]
+        halved = names[: len(names) // 2], names[len(names) // 2 :]
+        for taught, tested in (halved, halved[::-1]):
+            found.append(
+                Trial(
+                    "products",
+                    seed,
+                    f"tuned on {', '.join(sorted(taught))}",
+                    tuple(sample for name in taught for sample in drawn(frames[name], most, most, seed)),
+                    tuple(ProductData(name, tuple(frames[name])) for name in sorted(tested)),
+                )
+            )
+    return found
+
+
+def novel_types(
+    halved: Mapping[str, tuple[Sequence[Sample], Sequence[Sample]]], seeds: Sequence[int], most: int
+) -> list[Trial]:
+    """A trial per seed: a third of the words of all products that have several is withheld.
+
+    Args:
+        halved: of each product, two halves that share no physical group; the first teaches for the first seed, then in turn.
+    """
+    kinds = {
+        name: {s.word for half in own for s in half if s.defective and s.drawn and s.word}
+        for name, own in halved.items()
+    }
+    words = sorted({word for own in kinds.values() if len(own) > 1 for word in own if word})
+    found = []
+    for fold, seed in enumerate(seeds):
+        withheld = tuple(words[fold % FOLDS :: FOLDS])
+        train = []
+        for own in halved.values():
+            known = [sample for sample in own[fold % 2] if not set(sample.words) & set(withheld)]
+            train += drawn(known, most, most, seed)
+        tested = tuple(
+            ProductData(name, tuple(own[1 - fold % 2]))
+            for name, own in sorted(halved.items())
+            if len(kinds[name]) > 1 and kinds[name] & set(withheld)
+        )
+        found.append(Trial("types", seed, f"without {', '.join(withheld)}", tuple(train), tested, withheld))
+    return found
+
+
+def run_trial(
+    trial: Trial, variant: Variant, encoder: Encoder, cache: Path, *, epochs: int = EPOCHS
+) -> Figures:
+    """Tune as the variant says, and test."""
+    trained = {word for sample in trial.train for word in sample.words}
+    words = sorted(trained | {word for product in trial.test for word in product.words})
+    pack = (
+        _tuned(trial, variant, encoder, cache, epochs)
+        if variant.learned
+        else make_handwritten_pack(encoder, words)
+    )
+    if not variant.words:
+        pack = _of_one_word(pack, words)
+    fitted = pack_for(pack, encoder, trial.test, "paper")
+    predictor = Predictor(fitted, encoder=encoder, runtime="torch", threads=torch.get_num_threads())
+    found: Figures = {}
+    for product in trial.test:
+        outcomes = predict(predictor, product)
+        row = figures(product, outcomes, encoder.image_size, sorted(trained))
+        row["withheld"] = _of_withheld(product, outcomes, trial.withheld, encoder.image_size)
+        if not variant.words:
+            row["multi_type"] = None  # all types are one: which of them is no question
+        found[product.name] = {name: _at(row, path) for name, path in METRICS.items()}
+    return found
+
+
+def _tuned(trial: Trial, variant: Variant, encoder: Encoder, cache: Path, epochs: int) -> Pack:
+    train = trial.train if variant.words else tuple(_of_no_type(sample) for sample in trial.train)
+    depth = {} if variant.deep else {"tokens": 0, "text_depth": 0}
+    words = sorted({word for sample in train for word in sample.words})
+    fresh = make_pack(DapoModel(encoder, seed=trial.seed, **depth), words)
+    tuning = Tuning(
+        Scope.FULL,
+        epochs=epochs,
+        batch=BATCH,
+        schedule="constant",
+        objective="paper",
+        seed=trial.seed,
+    )
+    plan = Plan((Scope.FULL,), tuning, cache, loss_size=encoder.image_size, seed=trial.seed)
+    return retune(fresh, encoder, Sides(train, (), ()), plan).pack
+
+
+def _of_no_type(sample: Sample) -> Sample:
+    return replace(sample, regions=tuple(replace(region, word=NO_WORD) for region in sample.regions))
+
+
+def _of_one_word(pack: Pack, words: Sequence[str]) -> Pack:
+    """The pack in which each word means what the placeholder does."""
+    at = [word.slug for word in pack.types].index(NO_WORD)
+    row = pack.tensors["text.types"][at]
+    types = tuple(TypeWord(slugify(word), word) for word in words)
+    return replace(
+        pack,
+        types=types,
+        products={ANY_PRODUCT: Product(types=tuple(word.slug for word in types))},
+        tensors={**pack.tensors, "text.types": np.tile(row, (len(words), 1))},
+    )
+
+
+def _of_withheld(
+    product: ProductData, outcomes: Sequence[Outcome], withheld: Sequence[str], size: int
+) -> dict[str, Any] | None:
+    """Figures of the frames that show a withheld type and nothing else, beside the good ones."""
+    chosen = [
+        outcome
+        for outcome in outcomes
+        if outcome.sample.state is State.GOOD or outcome.sample.word in withheld
+    ]
+    if not any(outcome.sample.defective for outcome in chosen):
+        return None
+    data = ProductData(product.name, tuple(outcome.sample for outcome in chosen))
+    plain = [replace(outcome, states=None) for outcome in chosen]
+    return figures(data, plain, size, (), types=False)
+
+
+def _at(row: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    value: Any = row
+    for name in path:
+        value = None if value is None else value.get(name)
+    return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A variant in a trial, and what came of it."""
+
+    claim: str
+    seed: int
+    variant: str
+    figures: Figures
+
+
+def by_seed(runs: Sequence[Run], claim: str, variant: str) -> dict[str, dict[int, float]]:
+    """Metric -> seed -> mean over the products that have it."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        if (run.claim, run.variant) == (claim, variant):
+            for row in run.figures.values():
+                for metric, value in row.items():
+                    if value is not None:
+                        values[metric][run.seed].append(value)
+    return {
+        metric: {seed: float(np.mean(own)) for seed, own in seeds.items()} for metric, seeds in values.items()
+    }
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """(mean, sample standard deviation); of one value 0."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def gains(runs: Sequence[Run], claim: str, than: str = HAND.name) -> dict[str, tuple[float, float]]:
+    """Metric -> (mean, spread) over seeds of what DAPO's prompts have more than another variant, in points."""
+    ours, theirs = by_seed(runs, claim, DAPO.name), by_seed(runs, claim, than)
+    return {
+        metric: spread([100 * (own - theirs[metric][seed]) for seed, own in seeds.items()])
+        for metric, seeds in ours.items()
+        if metric in theirs
+    }
+
+
+def tables(runs: Sequence[Run]) -> str:
+    """Markdown: per claim variants down, metrics across; below, what DAPO's prompts have more than each, in points."""
+    lines = []
+    for claim, title in TITLES.items():
+        rows = {variant.name: by_seed(runs, claim, variant.name) for variant in VARIANTS}
+        shown = [metric for metric in METRICS if any(metric in row for row in rows.values())]
+        lines += [f"### {title}", "", "| | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
+        for name, row in rows.items():
+            cells = [_cell(spread(list(row[metric].values()))) if metric in row else "-" for metric in shown]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        for variant in VARIANTS:
+            if variant != DAPO:
+                more = gains(runs, claim, variant.name)
+                cells = [f"{more[m][0]:+.1f} ± {more[m][1]:.1f}" if m in more else "-" for m in shown]
+                lines.append(f"| *DAPO prompts against {variant.name}, points* | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(value: tuple[float, float]) -> str:
+    return f"{value[0]:.3f} ± {value[1]:.3f}"
+
+
+def pictures(runs: Sequence[Run]) -> dict[str, str]:
+    """Claim -> SVG."""
+    found = {}
+    for claim, groups in PLOTTED.items():
+        series = []
+        for variant in VARIANTS:
+            row = by_seed(runs, claim, variant.name)
+            series.append(
+                Series(
+                    variant.name, {name: spread(list(row[name].values())) for name in groups if name in row}
+                )
+            )
+        found[claim] = dots([one for one in series if one.values], groups, TITLES[claim])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="photographs with their manifest.csv")
+    parser.add_argument("--encoder", default="dapo-tiny", help="open_clip architecture")
+    parser.add_argument("--tag", default="openai", help="its weights: a hub tag")
+    parser.add_argument("--image-size", type=int, default=None)
+    parser.add_argument("--weights", type=Path, help="its weights: a local file")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("paper"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument(
+        "--most", type=int, default=40, help="frames of each state that a product teaches with"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    encoder = load_encoder(options.encoder, options.tag, options.image_size, options.weights)
+    encoder.clip.to(torch.device(options.device))
+    frames = {
+        name: [sample for sample in own if sample.split != "train"]
+        for name, own in photographs(options.data).items()
+    }
+    seeds = range(options.seeds)
+    trials = new_products(frames, seeds, options.most)
+    trials += novel_types(
+        {name: halves(options.data, own) for name, own in frames.items()}, seeds, options.most
+    )
+    setup = {
+        "encoder": [encoder.name, encoder.sha256, encoder.image_size],
+        "epochs": options.epochs,
+        "most": options.most,
+        "frames": sum(map(len, frames.values())),
+    }
+    jobs = [(trial, variant) for trial in trials for variant in VARIANTS]
+    keep, runs = Kept(options.out / "runs.json", setup, len(jobs)), []
+    for trial, variant in jobs:
+
+        def work(trial: Trial = trial, variant: Variant = variant) -> Figures:
+            return run_trial(trial, variant, encoder, CACHE, epochs=options.epochs)
+
+        name = f"{variant.name}; {trial.claim}, seed {trial.seed}, {trial.name}"
+        runs.append(Run(trial.claim, trial.seed, variant.name, keep(name, work)))
+    text = tables(runs)
+    with write_whole(options.out / "claims.md") as file:
+        file.write(text.encode())
+    for claim, picture in pictures(runs).items():
+        with write_whole(options.out / f"{claim}.svg") as file:
+            file.write(picture.encode())
+    print(text)
+    print(
+        json.dumps(
+            {
+                **setup,
+                "seeds": options.seeds,
+                "gains_in_points": {
+                    claim: {
+                        metric: [round(one, 2) for one in value]
+                        for metric, value in gains(runs, claim).items()
+                    }
+                    for claim in TITLES
+                },
+                "paper": {"products": {"image AUROC": 3.7}, "types": {"novel types": 6.5}},
+                "minutes": round(keep.minutes, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
