@@ -6,13 +6,15 @@ Everything stays in open_clip's own modules; `dapo.vision` and `dapo.text` walk 
 
 from __future__ import annotations
 
+from dapo.lean import open_clip
+
+# isort: split
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from open_clip.factory import load_checkpoint
 from open_clip.model import CLIP, CustomTextCLIP, resize_pos_embed

@@ -6,6 +6,9 @@ and seeds of that layout will do). Exit code 1 if any tensor is beyond its toler
 
 from __future__ import annotations
 
+import dapo.lean  # noqa: F401
+
+# isort: split
 import argparse
 import json
 import sys

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dapo.lean  # noqa: F401
+
+# isort: split
 import torch
 from open_clip import SimpleTokenizer
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg

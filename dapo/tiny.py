@@ -8,6 +8,9 @@ prompts and taps apply as they do on ViT-L.
 
 from __future__ import annotations
 
+import dapo.lean  # noqa: F401
+
+# isort: split
 import json
 from dataclasses import dataclass
 from importlib import resources
