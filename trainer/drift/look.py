@@ -43,9 +43,16 @@ def drawn_frames(data: ArchiveDataset, rate: float, most: int = MOST_FRAMES) -> 
 
 
 def look(
-    pack: Pack, frames: Mapping[str, Sequence[Sample]], model: ModelSettings, batch: int
+    pack: Pack,
+    frames: Mapping[str, Sequence[Sample]],
+    model: ModelSettings,
+    batch: int,
+    pair: Pair | None = None,
 ) -> dict[str, Looked]:
     """Products with frames enough, under a pack; pictures that can't be judged (black, blurred) are left out.
+
+    Args:
+        pair: of the pack with itself, where it is loaded already.
 
     Raises:
         SourceError: a frame can't be read or decoded.
@@ -53,7 +60,7 @@ def look(
     enough = {product: own for product, own in frames.items() if len(own) >= LEAST_FRAMES}
     if not enough:
         return {}
-    pair = Pair(pack, pack, model, batch)
+    pair = pair or Pair(pack, pack, model, batch)
     found = {}
     for product, own in enough.items():
         seen = [

@@ -19,6 +19,7 @@ from trainer.data.archive import ArchiveDataset, NothingArchived
 from trainer.data.archived import Days
 from trainer.drift.look import MOST_FRAMES, drawn_frames, look
 from trainer.drift.measure import Drift, drift_of, knows
+from trainer.gate.compare import Pair
 
 _LOG = logging.getLogger(__name__)
 _AGAIN_S = 60.0  # after a look that failed
@@ -99,6 +100,10 @@ class DriftWatch:
         self._window, self._frames = window, frames
         self.metrics = metrics or DriftMetrics()
         self._done, self._every, self._why = 0.0, 0.0, "no look yet"
+        self._run_by = settings.model, settings.run.batch
+        self._pair: tuple[str, Pair] | None = (
+            None  # loaded once for each champion: a look comes every hour for months
+        )
 
     def look(self, now: datetime) -> Looking:
         """Look once.
@@ -122,7 +127,7 @@ class DriftWatch:
             _LOG.warning("nothing to look at: %s", error)
             return self._told(found, now)
         known = {product: own for product, own in frames.items() if knows(pack, product)}
-        seen = look(pack, known, self._settings.model, self._settings.run.batch)
+        seen = look(pack, known, *self._run_by, pair=self._loaded(pack)) if known else {}
         for product, own in sorted(frames.items()):
             if product not in known:
                 found.unknown[product] = "the pack does not know what it usually looks like: retune it"
@@ -150,6 +155,12 @@ class DriftWatch:
         """What keeps this process from being ready."""
         late = not self._done or time.monotonic() - self._done > _LATE * self._every
         return {"look": self._why} if late else {}
+
+    def _loaded(self, pack: Pack) -> Pair:
+        if self._pair is None or self._pair[0] != pack.configuration_hash:
+            self._pair = None  # before the next one is loaded
+            self._pair = pack.configuration_hash, Pair(pack, pack, *self._run_by)
+        return self._pair[1]
 
     def _told(self, found: Looking, now: datetime) -> Looking:
         self.metrics.told(found, now.timestamp())

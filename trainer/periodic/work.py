@@ -22,7 +22,7 @@ from pipeline.registry.promote import name_challenger
 from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
 from trainer.data.archive import ArchiveDataset
-from trainer.data.dataset import ProductData
+from trainer.data.dataset import ProductData, choose
 from trainer.data.sample import Sample, State
 from trainer.drift.look import drawn_frames, with_usual_frames
 from trainer.gate.compare import Pair
@@ -85,7 +85,7 @@ class Job:
 
     Attributes:
         champion: in force, which is tuned.
-        products: some of the archive's; none: all.
+        products: some of the archive's; none: all. One that is not there is refused.
         salt: names the lasting split: a part is on one side for as long as the salt is the same.
         split_by: what stays together.
         by: who it is done for: user and host.
@@ -142,11 +142,8 @@ def carry_out(
     Raises:
         DapoError: a step can't be done; the same call goes on from there.
     """
-    found = {
-        name: data.product(name).samples
-        for name in data.products()
-        if name in (job.products or data.products())
-    }
+    chosen = choose(data.products(), job.products, "the archive")
+    found = {name: data.product(name).samples for name in chosen}
     labelled = [s for own in found.values() for s in own if s.state is not State.UNLABELLED]
     began = {
         "run": run.folder.name,

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from dapo.pack import Pack
 from dapo.pack_changes import with_usual
 from pipeline.testing import MemoryStore
 from tests.unit.trainer.periodic import plant
+from trainer.drift import watch as watching
 from trainer.drift.cli import as_json, table_of
 from trainer.drift.look import drawn_frames, look, with_usual_frames
 from trainer.drift.watch import DriftMetrics, DriftWatch
@@ -130,3 +132,23 @@ def test_frames_of_another_pack_count_too(images: MemoryStore, knowing: Pack) ->
     """They are judged again: scores of rows would be of the pack that made them."""
     worded = replace(knowing, generic_words=(*knowing.generic_words, "flaw"))
     assert watch(images, worded).look(EVENING).drifted == []
+
+
+def test_the_encoder_is_loaded_once_for_each_champion(
+    images: MemoryStore, knowing: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look comes every hour for months."""
+    loaded: list[Pack] = []
+    real = watching.Pair
+
+    def noted(champion: Pack, *rest: Any) -> Any:
+        loaded.append(champion)
+        return real(champion, *rest)
+
+    monkeypatch.setattr(watching, "Pair", noted)
+    packs = [knowing, knowing, replace(knowing, generic_words=(*knowing.generic_words, "flaw"))]
+    looking = DriftWatch(lambda: packs[0], images, plant.settings(), window=DAY)
+    for _ in range(3):
+        looking.look(EVENING)
+        packs.append(packs.pop(0))
+    assert len(loaded) == 2

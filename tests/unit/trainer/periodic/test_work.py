@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dapo.errors import SettingsError
+from dapo.errors import SettingsError, SourceError
 from dapo.pack_io import read_pack
 from pipeline.registry.registry import Registry
 from pipeline.testing import MemoryStore
@@ -222,6 +222,14 @@ def test_a_checkpoint_of_other_frames_is_begun_anew(
         job(done[0].parent / "cache"), plant.dataset(images), registry, plant.NotedLine(), run
     )
     assert outcome["challenger"] == done[2]["challenger"], "the same frames give the same pack"
+
+
+def test_a_product_that_is_not_there_is_told(images: MemoryStore, tmp_path: Path) -> None:
+    run = begin(tmp_path, plant.champion().configuration_hash, {}, NOW)
+    registry = plant.registry(MemoryStore("models"))
+    asked = replace(job(tmp_path / "cache"), products=("rign",))
+    with pytest.raises(SourceError, match="Did you mean 'ring'"):
+        carry_out(asked, plant.dataset(images), registry, plant.NotedLine(), run)
 
 
 def test_the_lasting_test_is_counted_under_its_salt() -> None:
