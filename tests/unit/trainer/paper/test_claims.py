@@ -12,20 +12,16 @@ from dapo.testing import small_encoder
 from tests.unit.trainer.tuning.plates import plates
 from trainer.data.dataset import ProductData
 from trainer.data.sample import Sample
-from trainer.paper.claims import (
+from trainer.paper.claims import Trial, _tuned, new_products, novel_types, run_trial
+from trainer.paper.comparison import (
     DAPO,
     HAND,
     METRICS,
     VARIANTS,
     Run,
-    Trial,
-    _tuned,
     by_seed,
     gains,
-    new_products,
-    novel_types,
     pictures,
-    run_trial,
     tables,
 )
 from trainer.paper.plot import Series, dots
