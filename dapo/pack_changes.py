@@ -119,14 +119,17 @@ def with_usual(
     """A new pack that knows what a product usually looks like to it.
 
     Args:
+        product: one that the pack names. One that it does not is inspected as "*" for as long as nobody names it.
         scores: anomaly scores of usual frames, [F], F > 0.
         features: their image features, [F, D]; of a frame in tiles the mean over them.
+
+    Raises:
+        PackError: the pack does not name the product.
     """
+    if product not in pack.products:
+        raise PackError(f"product '{product}' is not in the pack.")
     rows = np.concatenate([scores[:, None], features], 1).astype(np.float32)
-    named = {product: pack.product(product)}
-    return replace(
-        pack.with_products(named), tensors={**pack.tensors, USUAL + product: np.ascontiguousarray(rows)}
-    )
+    return replace(pack, tensors={**pack.tensors, USUAL + product: np.ascontiguousarray(rows)})
 
 
 def without_usual(pack: Pack, products: Sequence[str] | None = None) -> Pack:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,22 +22,21 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from dapo.errors import SettingsError
 from dapo.pack import Pack
 from dapo.pack_io import read_pack, write_pack
-from dapo.vocabulary import slugify
 from pipeline.atomic import explained, write_whole
 from pipeline.bundled import default_pack_path
 from pipeline.cli.terminal import errors
 from pipeline.settings import load
-from trainer.data.dataset import choose
+from trainer.arguments import days, listed, rate, together, variants
+from trainer.data.archive import ArchiveDataset
+from trainer.data.dataset import Dataset, choose
 from trainer.data.open import Options, open_dataset
 from trainer.data.sample import Sample
 
 if TYPE_CHECKING:
     # torch and open_clip take seconds to import; a command line that only asks for help needs neither.
     from dapo.encoder import Encoder
-    from trainer.tuning.cache import Variant
 
 PACK, REPORT, NOTE, CHECKPOINT = "retuned.pack", "report.html", "retune.json", "checkpoint.safetensors"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dapo-inspection" / "features"
@@ -59,17 +58,33 @@ def command(
     auto: bool = typer.Option(
         False, "--auto", help="Retune the registry's champion, ask the gate, and do what --then says."
     ),
-    then: Literal["hold", "shadow", "promote"] = typer.Option(
-        "hold", "--then", help="Of what the gate lets through: hold (for a person), shadow or promote."
+    every: str | None = typer.Option(
+        None, "--every", help="Begin a run only so long after the last, as 28d.", show_default="at each call"
     ),
-    shadow_frames: int = typer.Option(
-        200, "--shadow-frames", min=0, help="Live frames that it inspects beside the champion first."
+    then: Literal["hold", "shadow", "promote"] | None = typer.Option(
+        None,
+        "--then",
+        help="Of what the gate lets through: hold (for a person), shadow or promote.",
+        show_default="hold",
     ),
-    most_changed: float = typer.Option(
-        0.05, "--most-changed", help="Share of live verdicts that it may change and still be promoted."
+    shadow_frames: int | None = typer.Option(
+        None,
+        "--shadow-frames",
+        min=0,
+        help="Live frames that it inspects beside the champion first.",
+        show_default="200",
     ),
-    salt: str = typer.Option(
-        "1", "--salt", help="Name of the lasting test of --auto; another one is a fresh test."
+    most_changed: float | None = typer.Option(
+        None,
+        "--most-changed",
+        help="Share of live verdicts that it may change and still be promoted.",
+        show_default="0.05",
+    ),
+    salt: str | None = typer.Option(
+        None,
+        "--salt",
+        help="Name of the lasting test of --auto; another one is a fresh test.",
+        show_default="1",
     ),
     rules: Path | None = typer.Option(None, "--rules", help="TOML file of the gate's limits (docs/gate.md)."),
     url: list[str] = typer.Option(
@@ -156,6 +171,7 @@ def command(
 
     Exit status: 0 done, 2 wrong usage; with --auto that of 'dapo gate': 0 promote, 1 refuse, 3 not decidable.
     """
+    from trainer.drift.look import drawn_frames, with_usual_frames
     from trainer.tuning.loop import Tuning, join_processes, processes
     from trainer.tuning.memories import Memories
     from trainer.tuning.run import Plan, retune
@@ -164,11 +180,31 @@ def command(
     from trainer.tuning.summary import summary
     from trainer.tuning.thresholds import Wanted
 
-    _together(data, from_archive, since, auto, {"--pack": pack, "--test": test, "--groups": groups})
+    together(
+        data,
+        from_archive,
+        since,
+        auto,
+        by_hand={
+            "--pack": pack,
+            "--test": test,
+            "--groups": groups,
+            "--split-by": "day" if split_by == "day" else None,
+        },
+        of_auto={
+            "--every": every,
+            "--then": then,
+            "--shadow-frames": shadow_frames,
+            "--most-changed": most_changed,
+            "--salt": salt,
+            "--rules": rules,
+            "--url": url or None,
+        },
+    )
     if from_archive:
         data = f"archive:{since or '30d'}"
     assert data is not None
-    scopes = parse_scopes(_listed(scope))
+    scopes = parse_scopes(listed(scope))
     tuning = Tuning(
         scope=learned_scope(scopes) or LEARNED[0],
         epochs=epochs,
@@ -178,7 +214,7 @@ def command(
         schedule="constant" if objective == "paper" else "cosine",
         objective=objective,
         precision=precision,
-        variants=_variants(mirror),
+        variants=variants(mirror),
         seed=seed,
     )
     plan = Plan(
@@ -188,7 +224,7 @@ def command(
         Memories(of=memory_of, size=memory_size, seed=seed),
         Wanted(
             false_alarms=false_alarm_rate,
-            type_false_alarms=dict(_rate(one) for one in type_false_alarm_rate),
+            type_false_alarms=dict(rate(one) for one in type_false_alarm_rate),
             misses=miss_rate,
             cost=cost,
             defective=defect_share,
@@ -201,32 +237,38 @@ def command(
     loaded = load(given, config)
     settings = loaded.settings
     if auto:
-        from trainer.periodic.unattended import unattended
+        from trainer.periodic.unattended import Asked, unattended
         from trainer.periodic.work import Policy
 
+        said = {"then": then, "shadow_frames": shadow_frames, "most_changed": most_changed}
+        asked = Asked(
+            loaded,
+            since or "30d",
+            plan,
+            out,
+            listed(products),
+            types,
+            salt or "1",
+            rules,
+            Policy(**{name: value for name, value in said.items() if value is not None}),  # type: ignore[arg-type]
+            url,
+            None if every is None else days(every),
+        )
         with _shown(quiet=False) as tell:
             return unattended(
-                loaded,
-                since or "30d",
-                plan,
+                asked,
                 lambda own: _encoder(
                     own, settings.model.weights, settings.model.device, settings.model.threads
                 ),
-                out=out,
-                products=_listed(products),
-                types=types,
-                split_by=split_by,
-                salt=salt,
-                rules=rules,
-                policy=Policy(then, shadow_frames, most_changed),
-                urls=url,
-                tell=tell,
+                tell,
             )
-    options = Options(words=types, groups=groups, unannotated=unannotated)
-    samples = labelled(_samples(data, options, _listed(products)))
+    options = Options(words=types, groups=groups, unannotated=unannotated, settings=settings)
+    source = open_dataset(data, options)
+    samples = labelled(_samples(source, data, listed(products)))
     sides = balanced_sides(samples, seed, split_by)
     if test is not None:
-        judging = labelled(_samples(test, replace(options, groups=None), _listed(products), of_test=True))
+        others = open_dataset(test, replace(options, groups=None))
+        judging = labelled(_samples(others, test, listed(products), of_test=True))
         # Keys are relative to their own data: equal ones are no sign of equal frames.
         judging = [replace(sample, key=f"test: {sample.key}") for sample in judging]
         sides = Sides((*sides.train, *sides.test), sides.validation, tuple(judging), given=True)
@@ -241,6 +283,12 @@ def command(
         done = retune(base, encoder, sides, plan, checkpoint=out / CHECKPOINT, tell=tell)
     if not first:
         return 0
+    if isinstance(source, ArchiveDataset):
+        # What was labelled is what was doubtful, and says nothing of what is usual.
+        shown = {sample.product for sample in samples}
+        drawn = drawn_frames(source, settings.archive.audit_rate, products=shown)
+        usual = with_usual_frames(done.pack, drawn, settings.model, settings.run.batch)
+        done = replace(done, pack=usual)
     from trainer.tuning.report import write_report
 
     note = summary(done, base)
@@ -255,33 +303,9 @@ def command(
     return 0
 
 
-def _together(
-    data: str | None, from_archive: bool, since: str | None, auto: bool, by_hand: Mapping[str, object]
-) -> None:
-    """Refuse options that say nothing together.
-
-    Raises:
-        SettingsError: names them.
-    """
-    if (data is None) != from_archive:
-        raise SettingsError(
-            "say what to learn from: --data DATA, or --from-archive with --since 30d; one of them."
-        )
-    if since is not None and not from_archive:
-        raise SettingsError("--since: is of --from-archive. Give both, or --data archive:30d.")
-    if auto and not from_archive:
-        raise SettingsError("--auto: works on the archive. Give --from-archive with it.")
-    for name, value in by_hand.items():
-        if auto and value is not None:
-            raise SettingsError(
-                f"{name}: not with --auto, which takes the registry's champion, and splits parts by a lasting rule."
-            )
-
-
-def _samples(data: str, options: Options, products: Sequence[str], *, of_test: bool = False) -> list[Sample]:
+def _samples(source: Dataset, name: str, products: Sequence[str], *, of_test: bool = False) -> list[Sample]:
     """All frames of a data set; of its test alone where it has splits of its own and that is wanted."""
-    source = open_dataset(data, options)
-    found = [source.product(name) for name in choose(source.products(), products, data)]
+    found = [source.product(one) for one in choose(source.products(), products, name)]
     for product in found:
         if product.unlabelled:
             errors().print(f"{product.name}: {product.unlabelled} frames are unlabelled, and left out")
@@ -315,31 +339,6 @@ def _shown(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
             progress.update(bars[kind], description=what, completed=done, total=total)
 
         yield tell
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _variants(text: str) -> tuple[Variant, ...]:
-    from trainer.tuning.cache import VARIANTS
-
-    named = {str(variant): variant for variant in VARIANTS}
-    wanted = _listed(text)
-    for one in wanted:
-        if one not in named:
-            raise SettingsError(f"--mirror {one}: expected h, v or hv.")
-    return ("", *(named[one] for one in wanted))
-
-
-def _rate(text: str) -> tuple[str, float]:
-    slug, _, rate = text.partition("=")
-    try:
-        return slugify(slug), float(rate)
-    except ValueError as error:
-        raise SettingsError(
-            f"--type-false-alarm-rate {text}: expected TYPE=RATE, such as crack=0.05."
-        ) from error
 
 
 if __name__ == "__main__":

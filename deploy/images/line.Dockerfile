@@ -1,4 +1,5 @@
-# Worker, archiver, feeder, simulated cameras and every `dapo` command that needs no model: without torch.
+# Worker, archiver, feeder, simulated cameras and every `dapo` command that needs no model: without torch. With
+# --build-arg EXTRAS=train also those that do: retune, drift, gate, evaluate (6 GB, of torch's libraries).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
 # A plant's own mirror and authority, see deploy/airgap/certificates/README.md.
@@ -11,9 +12,10 @@ ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_NO_CACHE_DIR=1 PIP_DISABLE_P
 WORKDIR /src
 # Dependencies first: they change seldom, the code often.
 COPY pyproject.toml deploy/images/requirements.py ./
+ARG EXTRAS=
 ENV SITE=/opt/dapo/lib/python3.11/site-packages
 # Of Arrow's libraries 50 MB serve Flight and its own S3 client, which nothing here loads.
-RUN python3 -m venv --without-pip /opt/dapo && python3 requirements.py > requirements.txt \
+RUN python3 -m venv --without-pip /opt/dapo && python3 requirements.py $EXTRAS > requirements.txt \
     && python3 -m pip --python /opt/dapo/bin/python install -r requirements.txt \
     && rm -rf $SITE/pyarrow/libarrow_flight* $SITE/pyarrow/libarrow_python_flight* $SITE/pyarrow/libarrow_s3* \
         $SITE/pyarrow/include \

@@ -22,9 +22,9 @@ from triton_models.deploy import deploy
 from triton_models.server import ModelServer
 
 _LOG = logging.getLogger(__name__)
-PERIOD_S = 0.5  # a look costs the server a millisecond; frames wait while a restarted one goes unnoticed
+PERIOD_S = 0.25  # a look costs the server a millisecond; frames wait while a restarted one goes unnoticed
 # Several workers notice an empty server together; whoever comes first pushes, the others see that it is loading.
-_STEP_ASIDE_S = 0.5
+_STEP_ASIDE_S = 0.25
 
 
 class State(StrEnum):

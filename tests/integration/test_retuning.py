@@ -86,13 +86,13 @@ def test_a_champion_is_retuned_promoted_and_watched(tmp_path: Path, minio: Minio
     before = plant_.registry.pointers().champion
     assert before is not None
 
-    # Somebody else is at it: nothing is begun.
+    # Somebody else is at it: nothing is begun, and the same call can do it later.
     with turn(plant_.registry, before, "ann@another"):
         status, _, told = plant_.retune()
-    assert status == 2
+    assert status == 75
     assert "ann@another is retuning" in told
 
-    # Begun, and killed while it learns.
+    # Begun, and stopped while it learns.
     promote = ("--then", "promote", "--shadow-frames", "0")
     running = subprocess.Popen(
         plant_.command("retune", *plant_.every, *promote),
@@ -102,15 +102,15 @@ def test_a_champion_is_retuned_promoted_and_watched(tmp_path: Path, minio: Minio
     )
     try:
         until(lambda: any(tmp_path.glob("runs/*/checkpoint.safetensors")), 120, "a checkpoint")
-        assert running.poll() is None, "it ended before it could be killed"
+        assert running.poll() is None, "it ended before it could be stopped"
+        running.terminate()
+        assert running.wait(60) == 130
     finally:
         running.kill()
         running.wait()
     [folder] = (tmp_path / "runs").iterdir()
-    # Its turn ends by itself after a minute, which is tested where time can be set; here nobody waits for it.
-    plant_.registry.change_turn(lambda now: None)
 
-    # Gone on with, tuned, gated and promoted by the next call.
+    # Gone on with, tuned, gated and promoted by the next call: a stopped one has given its turn back.
     status, outcome, told = plant_.retune(*promote)
     assert status == 0, told
     assert "gone on with" in told
@@ -123,6 +123,10 @@ def test_a_champion_is_retuned_promoted_and_watched(tmp_path: Path, minio: Minio
     assert plant_.registry.history(1)[0].evidence == "gate: promote"
     for name in ("report.html", "gate.html", "gate.json", "retuned.pack", "outcome.json"):
         assert (folder / name).stat().st_size > 0
+
+    # The next night there is nothing to do.
+    status, outcome, _ = plant_.retune(*promote, "--every", "28d")
+    assert (status, outcome) == (0, {"outcome": "not-due"})
 
     # The line looks as the new champion knows it.
     looked = plant_.dapo("drift", "--once", "--hours", str(24 * 365 * 3))

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from dapo.errors import SourceError
+from dapo.pack import Pack
 from dapo.pack_io import read_pack
 from dapo.vocabulary import UNKNOWN_SLUG
 from pipeline.archive import labels
@@ -139,7 +140,11 @@ class ArchiveDataset:
 
 
 def open_archive(
-    days: str, words: Words, settings: Settings | None = None, until: datetime | None = None
+    days: str,
+    words: Words,
+    settings: Settings | None = None,
+    until: datetime | None = None,
+    pack: Pack | None = None,
 ) -> ArchiveDataset:
     """The archive that the settings name.
 
@@ -147,6 +152,7 @@ def open_archive(
         days: "30d", or "2026-11-01..2026-11-29".
         settings: of the store, the pack whose words are known, and the limits; None: of the environment.
         until: see `ArchiveDataset`; the last day of "30d" is this one's.
+        pack: whose words are known; None: of the settings.
 
     Raises:
         SourceError: `days` says none.
@@ -154,7 +160,7 @@ def open_archive(
     """
     settings = load().settings if settings is None else settings
     span = Days.parse(days, (until or datetime.now(UTC)).date())
-    pack = read_pack(settings.pack.path or default_pack_path())
+    pack = pack or read_pack(settings.pack.path or default_pack_path())
     known = {one.slug: one.word for one in pack.types}
     return ArchiveDataset(open_store(settings.store), span, known, words, settings.run.max_bytes, until=until)
 

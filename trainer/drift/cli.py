@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 HELP = """Compare what a line showed lately with what the champion knows of its products: scores and image features.
 
 Looks at archived frames that chance has kept, every hour, until SIGTERM; or once with --once, which ends with one JSON object
-and exit status 1 where a product has drifted.
+and exit status 1 where a product has drifted, 3 where nothing can be said of any: too few frames, or none remembered.
 """
+
+
+DRIFTED, NOTHING_SAID = 1, 3  # exit statuses
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +67,9 @@ def register(app: typer.Typer) -> None:
                 found = watch.look(datetime.now(UTC))
                 output().print(table_of(found))
                 print(json.dumps(as_json(found)))
-                return 1 if found.drifted else 0
+                if found.drifted:
+                    return DRIFTED
+                return 0 if found.drifts else NOTHING_SAID
             structured()
             held.enter_context(stopped_by_signals(stop, settings.worker.shutdown_s))
             serve(

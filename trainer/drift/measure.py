@@ -1,8 +1,8 @@
 """How far frames are from what a pack knows of its products: scores and image features, each as one distance.
 
 The distance is that of Kolmogorov and Smirnov (1933): the greatest difference of two cumulative distributions, 0 to 1. Of
-features it is taken over how far each frame is from the nearest one that the pack remembers as usual: a new background, a
-moved camera or another material is far from all of them.
+features it is taken over how far each frame is from the nearest of one half of those that the pack remembers as usual, against
+how far the other half is from it: a new background, a moved camera or another material is far from all of them.
 """
 
 from __future__ import annotations
@@ -61,12 +61,13 @@ def drift_of(pack: Pack, product: str, scores: Floats, features: Floats) -> list
     """
     usual = pack.tensors[USUAL + product]
     known, now = _unit(usual[:, 1:]), _unit(features)
-    limit = _limit(len(usual), len(scores))
+    # Frames that are compared may not be those that they are compared with: they would be nearer than chance has it.
+    near, others = known[::2], known[1::2]
+    apart = _distance(_nearest(others, near), _nearest(now, near))
+    count = len(scores)
     return [
-        Drift(product, "scores", _distance(usual[:, 0], scores), limit, len(scores)),
-        Drift(
-            product, "features", _distance(_nearest(known, known), _nearest(now, known)), limit, len(scores)
-        ),
+        Drift(product, "scores", _distance(usual[:, 0], scores), _limit(len(usual), count), count),
+        Drift(product, "features", apart, _limit(len(others), count), count),
     ]
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from prometheus_client import CollectorRegistry, Gauge
 
 from dapo.errors import DapoError
-from dapo.pack import Pack
+from dapo.pack import ANY_PRODUCT, Pack
 from pipeline.ports import ObjectStore
 from pipeline.settings import Settings
 from trainer.data.archive import ArchiveDataset, NothingArchived
@@ -39,11 +39,16 @@ class DriftMetrics:
         self.frames = Gauge("dapo_drift_frames", "frames that were looked at", ["product"], registry=own)
         self.unknown = Gauge(
             "dapo_drift_unknown",
-            "1 for a product that the pack does not know, or that too few frames show",
+            'products of which nothing can be said: each that the pack names by itself, all others as "*"',
             ["product"],
             registry=own,
         )
-        self.looked = Gauge("dapo_drift_looked_timestamp_seconds", "when frames were looked at", registry=own)
+        self.looked = Gauge(
+            "dapo_drift_looked_timestamp_seconds",
+            "when frames were looked at; before the first look, when the process began",
+            registry=own,
+        )
+        self.looked.set_to_current_time()
 
     def told(self, found: Looking, now: float) -> None:
         """Set all to what one look found; products that are gone are told no more."""
@@ -54,7 +59,7 @@ class DriftMetrics:
             self.limit.labels(one.product, one.of).set(one.limit)
             self.frames.labels(one.product).set(one.frames)
         for product in found.unknown:
-            self.unknown.labels(product).set(1)
+            self.unknown.labels(product if product in found.named else ANY_PRODUCT).inc()
         self.looked.set(now)
 
 
@@ -64,15 +69,18 @@ class Looking:
 
     Attributes:
         configuration_hash: of the pack.
+        named: products that the pack names. Others' names come from outside, and are as many as senders like.
         unknown: product -> why nothing can be said of it.
     """
 
     configuration_hash: str
+    named: frozenset[str] = frozenset()
     drifts: list[Drift] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
 
     @property
     def drifted(self) -> list[Drift]:
+        """What is no longer as ever."""
         return [one for one in self.drifts if one.drifted]
 
 
@@ -120,7 +128,7 @@ class DriftWatch:
             since=since,
             until=now,
         )
-        found = Looking(pack.configuration_hash)
+        found = Looking(pack.configuration_hash, frozenset(pack.products))
         try:
             frames = drawn_frames(data, self._settings.archive.audit_rate, self._frames)
         except NothingArchived as error:

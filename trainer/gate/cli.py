@@ -87,7 +87,9 @@ def register(app: typer.Typer) -> None:
             out.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=out):
                 pass  # whether the page can be written is known before the work, not after it
-        source = open_dataset(data, Options(words=types, groups=groups, unannotated=given_as))
+        source = open_dataset(
+            data, Options(words=types, groups=groups, unannotated=given_as, settings=settings)
+        )
         wanted = [name.strip() for name in products.split(",") if name.strip()]
         found = [source.product(name) for name in choose(source.products(), wanted, data)]
         told = errors()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dapo.errors import SourceError
+from dapo.errors import ServiceUnavailable, SourceError
 from dapo.inspection import Verdict
 from dapo.model import ImageFeatures
 from dapo.pack import Pack
@@ -22,6 +23,8 @@ from pipeline.inspect import Inspector, Preparer
 from pipeline.ports import Frame, Result
 from pipeline.settings import ModelSettings
 from trainer.data.sample import Sample
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,13 @@ class Pair:
         ]
         self._batch = batch
 
-    def frames(self, samples: Iterable[Sample]) -> Iterator[Compared]:
+    def frames(
+        self, samples: Iterable[Sample], skip: Callable[[Sample, SourceError], None] | None = None
+    ) -> Iterator[Compared]:
         """Inspect frames, in order. One call at a time; memory does not grow with their number.
+
+        Args:
+            skip: told of a frame that can't be read or decoded, which is left out; None: it is an error.
 
         Raises:
             SourceError: a frame can't be read, decoded or judged.
@@ -85,12 +93,19 @@ class Pair:
         self._first.seen.clear()
         waiting: deque[Sample] = deque()
         for sample in samples:
+            try:
+                pixels = sample.image()
+            except SourceError as error:
+                if skip is None:
+                    raise
+                skip(sample, error)
+                continue
             waiting.append(sample)
             frame = Frame(
                 frame_id=sample.key,
                 source="gate",
                 captured_at=datetime.now(UTC),
-                pixels=sample.image(),
+                pixels=pixels,
                 product_id=sample.product,
             )
             for side in sides:
@@ -110,6 +125,17 @@ class Pair:
             seen = [self._first.seen.popleft() for _ in range(inputs)]
             embedding = np.mean(seen, 0) if seen else None
             yield Compared(sample, _verdict(champion), _verdict(challenger), embedding)
+
+
+def left_out(sample: Sample, why: SourceError) -> None:
+    """Tell of a frame that can't be read: pruned or damaged since it was listed.
+
+    Raises:
+        SourceError: it is not the frame, its store is away.
+    """
+    if isinstance(why.__cause__, ServiceUnavailable):
+        raise why
+    _LOG.warning("frame %s is left out: %s", sample.key, why)
 
 
 class _Side:

@@ -8,10 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from dapo.errors import SourceError
 from dapo.inspection import Verdict
 from trainer.data.sample import Sample
 from trainer.data.split import group_of
-from trainer.gate.compare import Compared
+from trainer.gate.compare import Compared, left_out
 from trainer.gate.rules import Decision, Judged, Question, Rules, decide
 from trainer.gate.testset import TestSet, ToldUses, Uses
 from trainer.label_next import Candidate, Proposal, label_next
@@ -23,7 +24,9 @@ PROPOSED = 20  # frames to label next: what a person does at one sitting
 class Inspects(Protocol):
     """Both packs at work; `trainer.gate.compare.Pair`."""
 
-    def frames(self, samples: Iterable[Sample]) -> Iterator[Compared]: ...
+    def frames(
+        self, samples: Iterable[Sample], skip: Callable[[Sample, SourceError], None] | None = None
+    ) -> Iterator[Compared]: ...
 
 
 @dataclass(frozen=True)
@@ -93,15 +96,16 @@ def run_gate(
     known = [_plain(one) for one in _counted(pair.frames(test.samples), advance)]
     usable = tuple(one for one in known if one.embedding is not None)
     decision = decide([_judged(one) for one in usable], question, rules, uses=before, seed=seed)
-    if decision.auroc is not None:
-        uses.count(test.sha256)
     candidates = [
         Candidate(one.sample.key, one.embedding, (one.champion, one.challenger))
-        for one in _counted(pair.frames(_candidates(test, propose)), advance)
+        for one in _counted(pair.frames(_candidates(test, propose), left_out), advance)
         if one.embedding is not None
     ]
     embeddings = [one.embedding for one in usable if one.embedding is not None]
     labelled = np.stack(embeddings) if embeddings else np.zeros((0, 1), np.float32)
+    proposals = tuple(label_next(candidates, labelled, propose))
+    if decision.auroc is not None:
+        uses.count(test.sha256)  # last: a run that ends in an error has told nobody anything
     return Gated(
         champion=champion,
         challenger=challenger,
@@ -111,7 +115,7 @@ def run_gate(
         decision=decision,
         compared=usable,
         unusable=tuple(one.sample for one in known if one.embedding is None),
-        proposals=tuple(label_next(candidates, labelled, propose)),
+        proposals=proposals,
     )
 
 

@@ -112,14 +112,18 @@ def run_cell(
 
 
 def chosen_frames(cell: Cell, half: Sequence[Sample], seed: int) -> list[Sample] | None:
-    """The frames of one half that a product is tuned on; None where there are too few for this cell."""
+    """The frames of one half that a product is tuned on; None where there are too few for this cell.
+
+    A product without any good frame takes part in no cell of half of the good ones but the last, which is all that a half has.
+    """
     bad = sum(sample.defective for sample in half)
     good = len(half) - bad
     wanted = (
         min(bad, _MOST_LABELLED) if cell.labelled == HALF else cell.labelled,
         min(good, _MOST_GOOD) if cell.good == HALF else cell.good,
     )
-    if wanted[0] > bad or wanted[1] > good or (cell.good == HALF and not good):
+    nothing_to_add = cell.good == HALF and not good and cell.labelled != HALF
+    if wanted[0] > bad or wanted[1] > good or nothing_to_add:
         return None
     return drawn(half, *wanted, seed)
 

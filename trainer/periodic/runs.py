@@ -5,7 +5,8 @@
                            outcome.json    what came of it; while it is missing, the run is not done
 
 A run that was stopped is gone on with by the next call, with the frames and labels that it began with. One that began with
-another champion, with other options, or long ago, is given up.
+another champion, with other options, or long ago, is given up. So whoever calls every day, and begins a run every four weeks,
+has each run gone on with the next day.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from dapo.errors import OutputError
 from pipeline.atomic import explained, write_whole
 
 BEGAN, CAME = "run.json", "outcome.json"
+_GIVEN_UP = "given-up"
 _STALE = timedelta(days=2)
+_EARLY = timedelta(hours=2)  # a timer does not fire to the second, nor a call of last time
 _STAMP = "%Y-%m-%dT%H%M%SZ"
 
 
@@ -64,7 +67,9 @@ class Run:
         self.write(CAME, outcome)
 
 
-def begin(out: Path, champion: str, options: Mapping[str, Any], now: datetime) -> Run:
+def begin(
+    out: Path, champion: str, options: Mapping[str, Any], now: datetime, every: timedelta | None = None
+) -> Run | None:
     """Go on with the run that is not done, or begin one.
 
     Args:
@@ -72,6 +77,10 @@ def begin(out: Path, champion: str, options: Mapping[str, Any], now: datetime) -
         champion: configuration hash.
         options: what a run depends on, as plain data.
         now: UTC.
+        every: a run is begun only so long after the last one that came to something was; None: always.
+
+    Returns:
+        The run; None where the last one was begun too short a time ago.
 
     Raises:
         OutputError: a folder or file can't be read or written.
@@ -87,15 +96,28 @@ def begin(out: Path, champion: str, options: Mapping[str, Any], now: datetime) -
             return run
         run.finish(
             {
-                "outcome": "given-up",
+                "outcome": _GIVEN_UP,
                 "said": "it was stopped, and began with another champion, other options or long ago",
             }
         )
+    if every is not None and any(now - done < every - _EARLY for done in _done(out)):
+        return None
     run = Run(out / now.strftime(_STAMP), now, resumed=False)
     with explained(run.folder):
         run.folder.mkdir(exist_ok=True)
     run.write(BEGAN, {"as_of": now.isoformat(), "setup": setup})
     return run
+
+
+def _done(out: Path) -> list[datetime]:
+    """When runs were begun that came to something."""
+    with explained(out):
+        folders = [path.parent for path in out.glob(f"*/{CAME}") if (path.parent / BEGAN).exists()]
+    return [
+        _time((_read(folder / BEGAN) or {}).get("as_of"), folder)
+        for folder in folders
+        if (_read(folder / CAME) or {}).get("outcome") != _GIVEN_UP
+    ]
 
 
 def _read(path: Path) -> Any:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dapo.encoder import Encoder
-from dapo.errors import SettingsError
+from dapo.errors import SettingsError, SourceError
 from dapo.pack import Pack
 from dapo.pack_io import read_pack, write_pack
 from pipeline.atomic import write_whole
+from pipeline.bundled import default_pack_path
 from pipeline.registry.promote import name_challenger
 from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
@@ -35,7 +36,7 @@ from trainer.periodic.runs import Run
 from trainer.tuning.report import write_report
 from trainer.tuning.run import Plan, Progress, Retuned, retune
 from trainer.tuning.scope import LEARNED, Scope
-from trainer.tuning.sides import By, Sides, lasting_sides
+from trainer.tuning.sides import Sides, lasting_sides
 from trainer.tuning.summary import summary
 
 PACK, REPORT, NOTE, CHECKPOINT = "retuned.pack", "report.html", "retune.json", "checkpoint.safetensors"
@@ -68,7 +69,11 @@ class Policy:
 
 
 class Line(Protocol):
-    """The running line, as far as a retuning touches it. Both raise DapoError where it can't be done."""
+    """The running line, as far as a retuning touches it. All raise DapoError where it can't be done."""
+
+    def check(self, policy: Policy) -> None:
+        """See that what the policy may ask for can be had: hours before it is needed."""
+        ...
 
     def shadow(self, digest: str, frames: int) -> Mapping[str, Any]:
         """Let a pack inspect live frames beside the champion; `pipeline.registry.shadow.Agreement.report`."""
@@ -87,7 +92,6 @@ class Job:
         champion: in force, which is tuned.
         products: some of the archive's; none: all. One that is not there is refused.
         salt: names the lasting split: a part is on one side for as long as the salt is the same.
-        split_by: what stays together.
         by: who it is done for: user and host.
     """
 
@@ -97,7 +101,6 @@ class Job:
     settings: Settings
     products: Sequence[str] = ()
     salt: str = "1"
-    split_by: By = "part"
     rules: Rules = Rules()
     policy: Policy = Policy()
     by: str = ""
@@ -128,6 +131,7 @@ def carry_out(
     *,
     tell: Progress = lambda what, done, total: None,
     say: Callable[[str], None] = lambda text: None,
+    mine: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Do what is left of a run, and finish it.
 
@@ -135,6 +139,7 @@ def carry_out(
         data: the archive as it was when the run began.
         tell: of progress.
         say: of notes, a sentence each.
+        mine: raises where somebody else has begun to retune meanwhile; asked before what can't be taken back.
 
     Returns:
         What came of it, as plain data; `outcome` is the gate's, or `NOTHING`.
@@ -142,8 +147,8 @@ def carry_out(
     Raises:
         DapoError: a step can't be done; the same call goes on from there.
     """
-    chosen = choose(data.products(), job.products, "the archive")
-    found = {name: data.product(name).samples for name in chosen}
+    line.check(job.policy)
+    found = _found(data, job.products, say)
     labelled = [s for own in found.values() for s in own if s.state is not State.UNLABELLED]
     began = {
         "run": run.folder.name,
@@ -162,18 +167,56 @@ def carry_out(
         run.finish(outcome)
         return outcome
     challenger = _challenger(job, data, labelled, run, tell, say)
+    mine()
     digest = registry.push(challenger)
     record = _gated(job, found, challenger, registry, run, tell)
+    mine()
     outcome = {
         **began,
         "challenger": digest,
         "outcome": record["outcome"],
         "said": record["said"],
         "label_more": record["label_more"],
-        **_followed(job, registry, line, digest, record["outcome"], say),
+        **_followed(job, registry, line, challenger, record["outcome"], say),
     }
     run.finish(outcome)
     return outcome
+
+
+def _found(
+    data: ArchiveDataset, wanted: Sequence[str], say: Callable[[str], None]
+) -> dict[str, tuple[Sample, ...]]:
+    """The frames of each product, each labelled picture once: the first time it was taken.
+
+    A camera that stands, or a day that is fed again, gives one picture to several parts, which may be on different sides.
+
+    Raises:
+        SourceError: a product that is wanted is not there, or its frames can't be used.
+    """
+    found: dict[str, tuple[Sample, ...]] = {}
+    shown: set[str] = set()
+    copies = 0
+    for name in choose(data.products(), wanted, "the archive"):
+        try:
+            samples = data.product(name).samples
+        except SourceError as error:
+            if name in wanted:
+                raise
+            say(f"{error} It is left out.")  # names come from outside, and labels from people
+            continue
+        kept = []
+        for sample in samples:
+            if sample.state is not State.UNLABELLED:
+                content = sample.picture.version()
+                if content in shown:
+                    copies += 1
+                    continue
+                shown.add(content)
+            kept.append(sample)
+        found[name] = tuple(kept)
+    if copies:
+        say(f"{copies} labelled frames show the very picture of an earlier one, and are left out")
+    return found
 
 
 def _challenger(
@@ -187,11 +230,11 @@ def _challenger(
     """The tuned pack: made now, or by the call that was stopped."""
     if run.file(NOTE).exists():  # written last
         return read_pack(run.file(PACK))
-    sides = lasting_sides(labelled, job.salt, job.split_by)
+    sides = lasting_sides(labelled, job.salt)
     plan = _possible(job.plan, sides.train, say)
     done = _tuned(job, plan, sides, run.file(CHECKPOINT), tell)
-    rate = job.settings.archive.audit_rate
-    usual = with_usual_frames(done.pack, drawn_frames(data, rate), job.settings.model, job.settings.run.batch)
+    drawn = drawn_frames(data, job.settings.archive.audit_rate, products={one.product for one in labelled})
+    usual = with_usual_frames(done.pack, drawn, job.settings.model, job.settings.run.batch)
     done = replace(done, pack=usual)
     for line in done.notes:
         say(line)
@@ -257,7 +300,7 @@ def _asked(
         products.append(ProductData(name, tuple(own)))
         others += [s for s in samples if s.key not in judging and s.state is not State.UNLABELLED]
     test = make_test_set([product for product in products if product.samples])
-    refuse_seen(test, dict(zip(("champion", "challenger"), packs, strict=True)), others, job.split_by)
+    refuse_seen(test, dict(zip(("champion", "challenger"), packs, strict=True)), others)
     pair = Pair(*packs, job.settings.model, job.settings.run.batch)
     done: dict[str, int] = defaultdict(int)
 
@@ -288,17 +331,39 @@ def _question(plan: Plan) -> Question:
     return Question.NOT_INFERIOR if set(plan.scopes) == {Scope.THRESHOLDS} else Question.SUPERIOR
 
 
+def lost(champion: Pack, challenger: Pack) -> list[str]:
+    """Products that had thresholds or a memory of good frames, and have none any more: no frame of theirs was labelled."""
+    found = []
+    bundled = read_pack(default_pack_path()).products
+    for name, before in sorted(champion.products.items()):
+        if before == bundled.get(name):
+            continue  # of the demo: no line of anybody's shows it
+        after = challenger.products.get(name)
+        decided = before.threshold_notok is not None and (after is None or after.threshold_notok is None)
+        remembered = before.reference is not None and (after is None or after.reference is None)
+        if decided or remembered:
+            found.append(name)
+    return found
+
+
 def _followed(
-    job: Job, registry: Registry, line: Line, digest: str, outcome: str, say: Callable[[str], None]
+    job: Job, registry: Registry, line: Line, challenger: Pack, outcome: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """What the policy makes of the gate's answer."""
     if outcome != PROMOTE:
         return {"did": "nothing"}
-    policy = job.policy
+    policy, digest = job.policy, challenger.configuration_hash
     if registry.pointers().challenger != digest:
         name_challenger(registry, digest, by=job.by, why="retuned; the gate lets it through")
     if policy.then == "hold":
         return {"did": "named challenger"}
+    gone = lost(job.champion, challenger)
+    if policy.then == "promote" and gone:
+        # The gate's test has no frame of them, and the line may not show them while a shadow looks.
+        return {
+            "did": f"named challenger; {', '.join(gone)} would lose thresholds or memory, since nothing of theirs is labelled: "
+            "label some, or promote it by hand"
+        }
     told: dict[str, Any] = {}
     if policy.shadow_frames:
         say(f"shadow: {policy.shadow_frames} live frames")
@@ -307,9 +372,10 @@ def _followed(
         told = {"shadow": {name: seen[name] for name in _OF_SHADOW}}
         if policy.then == "shadow":
             return {"did": "named challenger, and shadowed", **told}
-        if changed is None:
+        if changed is None or int(seen["frames"]) < policy.shadow_frames:
             return {
-                "did": "named challenger; no live frame came to be compared, so it is not promoted",
+                "did": f"named challenger; only {seen['frames']} of {policy.shadow_frames} live frames could be compared, so "
+                "it is not promoted",
                 **told,
             }
         if changed > policy.most_changed:

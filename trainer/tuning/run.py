@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,7 @@ def retune(
     if Scope.THRESHOLDS in plan.scopes:
         pack, more = _with_thresholds(pack, examples, seen["validation"], plan)
         notes += more
+    notes += _lost(base, pack, {example.product for own in examples.values() for example in own})
     if learned is not None or Scope.REFERENCE in plan.scopes:
         pack = without_usual(pack)
     pack = _with_usual(pack, examples["validation"], seen["validation"])
@@ -307,11 +308,25 @@ def _with_thresholds(
     return pack, notes
 
 
+def _lost(base: Pack, pack: Pack, known: Collection[str]) -> list[str]:
+    """What to tell of products that the data do not show: their scores have moved too."""
+    gone = [
+        name
+        for name, product in sorted(base.products.items())
+        if name not in known
+        and product.threshold_notok is not None
+        and pack.products[name].threshold_notok is None
+    ]
+    if not gone:
+        return []
+    return [f"{', '.join(gone)}: no frames, so the thresholds that no longer hold were not set again."]
+
+
 def _with_usual(pack: Pack, examples: Sequence[Example], seen: Features | None) -> Pack:
     """What good frames that nothing was learned from look like, where there are enough: drift is noticed against them."""
     for product in sorted({example.product for example in examples}):
         good = [row for row, e in enumerate(examples) if e.product == product and not e.defective]
-        if seen is not None and len(good) >= LEAST_USUAL:
+        if seen is not None and len(good) >= LEAST_USUAL and product in pack.products:
             own = seen.rows(good)
             outcomes = outcomes_under(pack, own, [examples[row] for row in good])
             pack = with_usual(pack, product, scores_of(outcomes), own.cls.numpy())

@@ -47,20 +47,16 @@ def balanced_sides(samples: Sequence[Sample], seed: int, by: By = "part") -> Sid
     return Sides(tuple(found["train"]), tuple(found["validation"]), tuple(found["test"]))
 
 
-def lasting_sides(samples: Sequence[Sample], salt: str, by: By = "part") -> Sides:
+def lasting_sides(samples: Sequence[Sample], salt: str) -> Sides:
     """The same shares, by a hash of each part's name: a part is on the same side today and in a year, whatever came since.
 
-    So a test that judged last month's pack is never learned from this month. Days that share a part stay together.
+    So a test that judged last month's pack is never learned from this month. Days can't be kept together so: a part that shows
+    up on two of them would move both when the first is forgotten.
     """
     named: dict[str, list[Sample]] = defaultdict(list)
     for own in _products(samples).values():
-        groups = together(own, by)
-        names: dict[int, str] = {}
-        for sample, group in zip(own, groups, strict=True):
-            name = group_of(sample) if by == "part" or sample.day is None else f"day {sample.day}"
-            names[group] = min(names.get(group, name), name)
-        for sample, group in zip(own, groups, strict=True):
-            named[_side(names[group], salt)].append(sample)
+        for sample in own:
+            named[_side(group_of(sample), salt)].append(sample)
     return Sides(tuple(named["train"]), tuple(named["validation"]), tuple(named["test"]))
 
 

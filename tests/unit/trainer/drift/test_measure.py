@@ -37,6 +37,30 @@ def test_frames_of_the_same_kind_are_as_ever(seed: int) -> None:
     assert not any(one.drifted for one in drift_of(PACK, "sample", *frames(150, seed)))
 
 
+def test_chance_alone_is_called_drift_once_in_hundreds_of_looks() -> None:
+    """Few frames in few directions: there the frames that a pack remembers would be nearest to each other."""
+    found = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+
+        def few(
+            count: int, rng: np.random.Generator = rng
+        ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+            features = np.zeros((count, WIDTH))
+            features[:, :3] = rng.normal(size=(count, 3)) + 5
+            return rng.random(count), features.astype(np.float32)
+
+        pack = with_usual(BASE, "sample", *few(30))
+        found += any(one.drifted for one in drift_of(pack, "sample", *few(40)))
+    assert found <= 3
+
+
+def test_a_product_that_the_pack_does_not_name_is_not_remembered() -> None:
+    """It is inspected as "*", and would get a copy of that, memory and all."""
+    with pytest.raises(PackError, match="'nobody' is not in the pack"):
+        with_usual(BASE, "nobody", *frames(30, 0))
+
+
 def test_another_kind_of_frame_is_drift_in_both_respects() -> None:
     found = drift_of(PACK, "sample", *frames(50, 1, moved=0.5))
     assert [one.of for one in found] == ["scores", "features"]

@@ -53,7 +53,7 @@ class FakePair:
     scores: Mapping[str, tuple[float, float]]
     unusable: tuple[str, ...] = ()
 
-    def frames(self, samples: Iterable[Sample]) -> Iterator[Compared]:
+    def frames(self, samples: Iterable[Sample], skip: object = None) -> Iterator[Compared]:
         for one in samples:
             if one.key in self.unusable:
                 nothing = Verdict(OPEN, "black", "the picture is black", float("nan"), *LIMITS, ())

@@ -84,6 +84,13 @@ def test_a_cell_is_run_only_where_there_are_frames_for_it(root: Path) -> None:
     assert len(everything) == len(half)
 
 
+def test_a_product_without_good_frames_is_part_of_all_that_a_half_has(root: Path) -> None:
+    half, _ = halves(root, photographs(root)["road"])
+    bad = [sample for sample in half if sample.defective]
+    assert chosen_frames(Cell(HALF, HALF), bad, 0) is not None
+    assert chosen_frames(Cell(0, HALF), bad, 0) is None
+
+
 def test_a_manifest_that_lacks_a_frame_is_told(root: Path, tmp_path: Path) -> None:
     picture(tmp_path / "tile" / "test" / "good" / "0.png", 1, False)
     picture(tmp_path / "tile" / "test" / "crack" / "0.png", 2, True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dapo.encoder import Encoder
+from dapo.errors import ServiceUnavailable
 from dapo.pack import Pack
 from dapo.pack_io import read_pack
 from dapo.packing import load_pack_encoder
@@ -27,6 +28,7 @@ from tests.unit.trainer.tuning.plates import PRODUCTS, plates
 from trainer.data.archive import ArchiveDataset
 from trainer.data.archived import Days
 from trainer.data.sample import Sample
+from trainer.periodic.work import Policy
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 DAYS = Days(NOON.date(), NOON.date())
@@ -41,7 +43,9 @@ def encoder() -> Encoder:
 
 @cache
 def champion() -> Pack:
-    return read_pack(default_pack_path())
+    """The bundled pack, which names both products."""
+    pack = read_pack(default_pack_path())
+    return pack.with_products({name: pack.product("*") for name in PRODUCTS})
 
 
 def settings() -> Settings:
@@ -101,13 +105,18 @@ def _mask(sample: Sample) -> Any:
 class NotedLine:
     """See `trainer.periodic.work.Line`."""
 
-    def __init__(self, agreement: float | None = 1.0) -> None:
+    def __init__(self, agreement: float | None = 1.0, most: int = 1000) -> None:
         self.did: list[tuple[str, str]] = []
-        self._agreement = agreement
+        self.away = False
+        self._agreement, self._most = agreement, most
+
+    def check(self, policy: Policy) -> None:
+        if self.away:
+            raise ServiceUnavailable("the line is away")
 
     def shadow(self, digest: str, frames: int) -> Mapping[str, Any]:
         self.did.append(("shadow", digest))
-        seen = 0 if self._agreement is None else frames
+        seen = 0 if self._agreement is None else min(frames, self._most)
         return {
             "frames": seen,
             "agreement": self._agreement,

@@ -10,13 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from dapo.errors import SettingsError, SourceError
+from dapo.errors import ServiceUnavailable, SettingsError, SourceError
 from dapo.pack_io import read_pack
+from pipeline.archive import labels
+from pipeline.archive.archiver import Archiver, Item
+from pipeline.archive.policy import Policy as Keeping
+from pipeline.registry.lease import UnderWay
 from pipeline.registry.registry import Registry
 from pipeline.testing import MemoryStore
+from schemas.labels import GOOD, label_row
+from tests.contract.archive_tree import result
+from trainer.data.sample import State
+from trainer.data.split import content_hash
 from trainer.drift.measure import knows
 from trainer.gate.rules import Rules
-from trainer.periodic.runs import CAME, Run, begin
+from trainer.periodic.runs import CAME, Run
 from trainer.periodic.work import (
     CHECKPOINT,
     GATE,
@@ -36,6 +44,7 @@ from trainer.tuning.run import Plan
 from trainer.tuning.scope import Scope
 
 from . import plant
+from .test_runs import begun
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 SCOPES = (Scope.STEM, Scope.REFERENCE, Scope.THRESHOLDS)
@@ -69,7 +78,7 @@ def done(
     """One whole run: its folder, the registry, and what came of it."""
     root = tmp_path_factory.mktemp("runs")
     registry = plant.registry(MemoryStore("models"))
-    run = begin(root, plant.champion().configuration_hash, {}, NOW)
+    run = begun(root, plant.champion().configuration_hash, {}, NOW)
     outcome = carry_out(job(root / "cache"), plant.dataset(images), registry, plant.NotedLine(), run)
     return run.folder, registry, outcome
 
@@ -110,12 +119,21 @@ def test_the_pack_knows_what_the_line_looks_like(done: tuple[Path, Registry, dic
 
 
 def test_no_frame_that_judges_was_learned_from_nor_set_a_threshold(
-    done: tuple[Path, Registry, dict[str, object]],
+    done: tuple[Path, Registry, dict[str, object]], images: MemoryStore
 ) -> None:
     gate, note = (json.loads((done[0] / name).read_text()) for name in (GATE, NOTE))
     judged = sum(row["test"] for row in note["frames"].values())
-    assert gate["test"]["frames"] == judged == len(json.loads((done[0] / TEST).read_text())) > 0
+    judging = set(json.loads((done[0] / TEST).read_text()))
+    assert gate["test"]["frames"] == judged == len(judging) > 0
     assert gate["test"]["unlabelled"] == 2 * plant.FRESH
+    pack, data = read_pack(done[0] / PACK), plant.dataset(images)
+    made_with = {*pack.provenance["tuned_on"], *pack.provenance["calibrated_on"]}
+    labelled = [
+        s for name in plant.PRODUCTS for s in data.product(name).samples if s.state is not State.UNLABELLED
+    ]
+    hashes = {sample.key: content_hash(sample) for sample in labelled}
+    assert {hashes[key] for key in judging}.isdisjoint(made_with)
+    assert {digest for key, digest in hashes.items() if key not in judging} == made_with
 
 
 def test_a_part_is_on_the_same_side_next_month(
@@ -124,7 +142,7 @@ def test_a_part_is_on_the_same_side_next_month(
     folder, registry, _ = done
     tuned = read_pack(folder / PACK)
     registry.change(lambda now: replace(now, champion=tuned.configuration_hash))
-    run = begin(tmp_path, tuned.configuration_hash, {}, NOW)
+    run = begun(tmp_path, tuned.configuration_hash, {}, NOW)
     again = replace(job(folder.parent / "cache", scopes=(Scope.THRESHOLDS,)), champion=tuned)
     outcome = carry_out(again, plant.dataset(images), registry, plant.NotedLine(), run)
     assert json.loads((run.folder / TEST).read_text()) == json.loads((folder / TEST).read_text())
@@ -148,10 +166,10 @@ def followed(
 ) -> Callable[[Policy, plant.NotedLine], tuple[dict[str, object], Registry]]:
     def follow(policy: Policy, line: plant.NotedLine) -> tuple[dict[str, object], Registry]:
         registry = plant.registry(MemoryStore("models"))
-        run = begin(tmp_path, plant.champion().configuration_hash, {}, NOW)
+        run = begun(tmp_path, plant.champion().configuration_hash, {}, NOW)
         allowed(run, done[0])
         outcome = carry_out(job(tmp_path / "cache", policy), plant.dataset(images), registry, line, run)
-        assert registry.uses("0" * 64) == 0
+        assert LastingUses(registry, plant.SALT).uses("") == 0, "the gate is not asked again"
         return outcome, registry
 
     return follow
@@ -189,21 +207,94 @@ def test_or_promoted_without_a_shadow(followed: Follow) -> None:
     assert [what for what, _ in line.did] == ["promote"]
 
 
-@pytest.mark.parametrize(("agreement", "why"), [(0.94, "6.0% of live verdicts"), (None, "no live frame")])
-def test_and_not_where_it_changes_too_much_or_nothing_was_seen(
-    followed: Follow, agreement: float | None, why: str
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (plant.NotedLine(0.94), "6.0% of live verdicts"),
+        (plant.NotedLine(None), "only 0 of 50"),
+        (plant.NotedLine(1.0, most=49), "only 49 of 50"),
+    ],
+)
+def test_and_not_where_it_changes_too_much_or_too_little_was_seen(
+    followed: Follow, line: plant.NotedLine, why: str
 ) -> None:
-    line = plant.NotedLine(agreement)
     outcome, registry = followed(Policy("promote", 50), line)
     assert [what for what, _ in line.did] == ["shadow"]
     assert why in str(outcome["did"])
     assert registry.pointers().challenger == outcome["challenger"]
 
 
+def test_nothing_is_promoted_that_takes_thresholds_or_memory_from_a_product(
+    done: tuple[Path, Registry, dict[str, object]], images: MemoryStore, tmp_path: Path
+) -> None:
+    """Nobody labelled a frame of it, so the gate has none either, and it would be Undefined from then on."""
+    cup = replace(plant.champion().product("*"), threshold_ok=0.4, threshold_notok=0.5, calibrated=True)
+    before = plant.champion().with_products({"cup": cup})
+    registry, line = plant.registry(MemoryStore("models"), before), plant.NotedLine()
+    run = begun(tmp_path, before.configuration_hash, {}, NOW)
+    allowed(run, done[0])
+    asked = replace(job(tmp_path / "cache", Policy("promote", 0)), champion=before)
+    outcome = carry_out(asked, plant.dataset(images), registry, line, run)
+    assert line.did == []
+    assert "cup would lose thresholds" in str(outcome["did"])
+    assert registry.pointers().champion == before.configuration_hash
+
+
+def test_what_the_policy_will_need_is_looked_at_before_the_work(images: MemoryStore, tmp_path: Path) -> None:
+    line = plant.NotedLine()
+    line.away = True
+    run = begun(tmp_path, plant.champion().configuration_hash, {}, NOW)
+    registry = plant.registry(MemoryStore("models"))
+    with pytest.raises(ServiceUnavailable):
+        carry_out(job(tmp_path / "cache"), plant.dataset(images), registry, line, run)
+    assert not run.file(CHECKPOINT).exists()
+    assert not run.file(PACK).exists()
+
+
+def test_a_turn_that_was_lost_moves_nothing(
+    done: tuple[Path, Registry, dict[str, object]], images: MemoryStore, tmp_path: Path
+) -> None:
+    def lost() -> None:
+        raise UnderWay("somebody else")
+
+    run = begun(tmp_path, plant.champion().configuration_hash, {}, NOW)
+    allowed(run, done[0])
+    registry, line = plant.registry(MemoryStore("models")), plant.NotedLine()
+    with pytest.raises(UnderWay):
+        carry_out(job(tmp_path, Policy("promote", 0)), plant.dataset(images), registry, line, run, mine=lost)
+    assert line.did == []
+    assert registry.pointers().challenger is None
+    assert not run.file(CAME).exists(), "it is gone on with"
+
+
+def test_one_picture_of_two_parts_and_a_name_that_is_no_files_stop_nothing(tmp_path: Path) -> None:
+    """A camera that stands, and a header that somebody filled by hand."""
+    store = MemoryStore("images")
+    plant.archive(store, tmp_path / "frames")
+    first = next(row for _, row in plant.dataset(store).judged("ring"))
+    picture, rows, items = store.get(first.object_key), [], []
+    for number in range(12):
+        odd = {"product_id": "4711/2"} if number == 0 else {"product_id": "ring"}
+        row = result(f"again {number}", part_id=f"other {number}", captured_at=plant.NOON, **odd)
+        items.append(Item(row, picture, 0, 500 + number))
+        rows.append(label_row(row.result_id, GOOD, plant.NOON, "cli", author="ann"))
+    Archiver(store, Keeping(audit_rate=1.0)).archive(items)
+    labels.write(store, [labels.Entry(row, 0, 500 + number) for number, row in enumerate(rows)])
+    run = begun(tmp_path / "runs", plant.champion().configuration_hash, {}, NOW)
+    registry, said = plant.registry(MemoryStore("models")), []  # type: ignore[var-annotated]
+    outcome = carry_out(
+        job(tmp_path / "cache", scopes=(Scope.REFERENCE,)), plant.dataset(store), registry, plant.NotedLine(), run,
+        say=said.append,
+    )  # fmt: skip
+    assert outcome["labelled"] == 60
+    assert any("4711/2" in line for line in said)
+    assert any(line.startswith("11 labelled frames show the very picture") for line in said)
+
+
 def test_without_a_label_nothing_is_tuned(tmp_path: Path) -> None:
     store = MemoryStore("images")
     data = plant.archive(store, tmp_path / "frames", labelled=False)
-    run = begin(tmp_path / "runs", plant.champion().configuration_hash, {}, NOW)
+    run = begun(tmp_path / "runs", plant.champion().configuration_hash, {}, NOW)
     registry = plant.registry(MemoryStore("models"))
     outcome = carry_out(job(tmp_path / "cache"), data, registry, plant.NotedLine(), run)
     assert outcome["outcome"] == NOTHING
@@ -215,7 +306,7 @@ def test_without_a_label_nothing_is_tuned(tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_frames_is_begun_anew(
     images: MemoryStore, done: tuple[Path, Registry, dict[str, object]], tmp_path: Path
 ) -> None:
-    run = begin(tmp_path, plant.champion().configuration_hash, {}, NOW)
+    run = begun(tmp_path, plant.champion().configuration_hash, {}, NOW)
     run.file(CHECKPOINT).write_bytes(b"of another time")
     registry = plant.registry(MemoryStore("models"))
     outcome = carry_out(
@@ -225,7 +316,7 @@ def test_a_checkpoint_of_other_frames_is_begun_anew(
 
 
 def test_a_product_that_is_not_there_is_told(images: MemoryStore, tmp_path: Path) -> None:
-    run = begin(tmp_path, plant.champion().configuration_hash, {}, NOW)
+    run = begun(tmp_path, plant.champion().configuration_hash, {}, NOW)
     registry = plant.registry(MemoryStore("models"))
     asked = replace(job(tmp_path / "cache"), products=("rign",))
     with pytest.raises(SourceError, match="Did you mean 'ring'"):

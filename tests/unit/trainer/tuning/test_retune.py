@@ -208,6 +208,10 @@ def test_products_that_are_cut_are_refused(tmp_path: Path, capsys: pytest.Captur
         (("--data", "x", "--auto"), "--auto: works on the archive"),
         (("--from-archive", "--auto", "--pack", "x.pack"), "--pack: not with --auto"),
         (("--from-archive", "--auto", "--test", "y"), "--test: not with --auto"),
+        (("--from-archive", "--auto", "--split-by", "day"), "--split-by: not with --auto"),
+        (("--from-archive", "--then", "promote"), "--then: is of --auto"),
+        (("--data", "x", "--salt", "2"), "--salt: is of --auto"),
+        (("--from-archive", "--auto", "--every", "monthly"), "--every monthly: expected days"),
         (("--from-archive", "--auto", "--then", "shadow", "--shadow-frames", "0"), "--shadow-frames above 0"),
     ],
 )
