@@ -6,11 +6,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TypeVar
 
 from kafka.errors import KafkaError
 
-from dapo.errors import FrameError, LogRefused, ServiceUnavailable, SettingsError
+from dapo.errors import DapoError, FrameError, LogRefused, ServiceUnavailable, SettingsError
 from dapo.pack import Pack
 from dapo.pack_io import read_pack
 from pipeline.archive.archiver import Archiver
@@ -84,7 +85,8 @@ def worker(settings: Settings, stop: threading.Event, say: Callable[[str], None]
 
         def prepare(pack: Pack) -> Infer:
             check_topics(settings, topics, pack)
-            return open_model(settings, pack)
+            assert registry is not None
+            return open_model(settings, pack, partial(is_champion, registry, pack))
 
         def open_infer() -> Infer:
             if registry is None:
@@ -234,12 +236,27 @@ def check_topics(settings: Settings, topics: Topics, pack: Pack) -> None:
         raise LogRefused(f"the broker lacks {shown}. Make them with 'dapo topics create'.")
 
 
-def open_model(settings: Settings, pack: Pack) -> Infer:
-    """The model server where one is named, else the model in this process."""
+def is_champion(registry: Registry, pack: Pack) -> bool:
+    """Whether a pack is still the one to serve: a worker that waits for frames may hold on to the champion of before.
+
+    A registry that is away keeps no line from coming back.
+    """
+    try:
+        return registry.pointers().champion == pack.configuration_hash
+    except DapoError:
+        return True
+
+
+def open_model(settings: Settings, pack: Pack, wanted: Callable[[], bool] = lambda: True) -> Infer:
+    """The model server where one is named, else the model in this process.
+
+    Args:
+        wanted: see `pipeline.triton.open.open_triton`.
+    """
     if settings.triton.url:
         from pipeline.triton.open import open_triton
 
-        return open_triton(settings.triton, pack)
+        return open_triton(settings.triton, pack, wanted)
     model = settings.model
     return InProcessInfer(
         pack,

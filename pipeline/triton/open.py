@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +53,13 @@ def placement_of(settings: TritonSettings) -> Placement:
     )
 
 
-def open_triton(settings: TritonSettings, pack: Pack) -> WatchedInfer:
+def open_triton(
+    settings: TritonSettings, pack: Pack, wanted: Callable[[], bool] = lambda: True
+) -> WatchedInfer:
     """The Infer port on the server that the settings name. A server that serves nothing is given the pack first.
+
+    Args:
+        wanted: asked before a server that lost the pack is given it again: whether it is still the one to serve.
 
     Raises:
         ServiceUnavailable: the server is away, or serves another pack. Trying again later may help.
@@ -72,13 +77,13 @@ def open_triton(settings: TritonSettings, pack: Pack) -> WatchedInfer:
     except BaseException:
         infer.close()
         raise
-    return WatchedInfer(infer, reconciler)
+    return WatchedInfer(infer, reconciler, wanted)
 
 
 class WatchedInfer:
     """A `TritonInfer` whose server is looked after in the background."""
 
-    def __init__(self, infer: TritonInfer, reconciler: Reconciler) -> None:
+    def __init__(self, infer: TritonInfer, reconciler: Reconciler, wanted: Callable[[], bool]) -> None:
         self._infer = infer
         self.image_size = infer.image_size
         self.pack = infer.pack
@@ -87,7 +92,7 @@ class WatchedInfer:
         self._thread = threading.Thread(
             target=reconciler.run,
             args=(self._stop,),
-            kwargs={"tell": _told},
+            kwargs={"tell": _told, "may": wanted},
             name="triton-watch",
             daemon=True,
         )

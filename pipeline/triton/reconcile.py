@@ -112,14 +112,16 @@ class Reconciler:
         stop: threading.Event,
         period_s: float = PERIOD_S,
         tell: Callable[[Address, Sight], None] = lambda address, sight: None,
+        may: Callable[[], bool] = lambda: True,
     ) -> None:
         """Look at all servers every `period_s` until `stop` is set.
 
         Args:
             tell: told of each server whose sight has changed.
+            may: asked before each server is mended.
         """
         while not stop.is_set():
-            self.turn(stop, tell)
+            self.turn(stop, tell, may)
             stop.wait(period_s)
 
     def turn(

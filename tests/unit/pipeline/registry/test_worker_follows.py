@@ -96,3 +96,15 @@ def test_a_registry_that_is_away_is_waited_for_as_the_pack() -> None:
     name = compose.named(load({}, environment={}).settings)
     assert name("model", StoreUnavailable("away")) == name("pack", StoreUnavailable("away")) == "pack"
     assert name("store", StoreUnavailable("away")) == "store"
+
+
+def test_a_model_server_is_given_back_only_what_is_the_champion_still() -> None:
+    store = MemoryStore()
+    registry = Registry(store)
+    for pack in (A, B):
+        registry.push(pack)
+    point(registry, A)
+    assert compose.is_champion(registry, A)
+    assert not compose.is_champion(registry, B)
+    store.away = True
+    assert compose.is_champion(registry, B), "a registry that is away keeps no line from coming back"

@@ -93,6 +93,24 @@ def test_all_servers_are_kept_at_the_pack(triton: FakeTriton) -> None:
         assert not thread.is_alive()
 
 
+def test_a_pack_that_is_no_longer_wanted_is_not_pushed_again(triton: FakeTriton) -> None:
+    """A worker that waits for frames holds on to the champion of before, and its server may restart meanwhile."""
+    asked, stop = threading.Event(), threading.Event()
+
+    def wanted() -> bool:
+        asked.set()
+        return False
+
+    watch, told = Reconciler(PACK, [Address(triton.url)]), _Told()
+    thread = threading.Thread(target=watch.run, args=(stop, 0.05, told, wanted))
+    thread.start()
+    assert asked.wait(20)
+    assert told.wait(lambda seen: seen == [State.EMPTY], triton.url)
+    stop.set()
+    thread.join(10)
+    assert "dapo" not in triton.models
+
+
 class _Told:
     """What a reconciler told of each server."""
 
