@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -28,8 +29,7 @@ def judge(prediction: Prediction, product: Product, width: int, height: int) -> 
     that is NotOK or NotDecidable lists at least the place that decided, even where no pixel reaches `mask_threshold` or the
     region is smaller than `min_area_px`.
 
-    Where the product has `roi` or `ignore` polygons, cells outside are set to zero, and the score is scaled by what the
-    map's peak lost: an ignored place must not make a part NotOK.
+    Where the product has `roi` or `ignore` polygons, only what lies in them counts: `looked_at`.
 
     Args:
         prediction: of the whole frame (tiles merged).
@@ -40,12 +40,8 @@ def judge(prediction: Prediction, product: Product, width: int, height: int) -> 
     Example:
         verdict = judge(prediction, pack.product("bottle"), 640, 480)
     """
+    prediction = looked_at(prediction, product)
     cells, score = prediction.map.astype(np.float32), float(prediction.score)
-    if product.roi or product.ignore:
-        kept = np.where(_looked_at(cells.shape, product.roi, product.ignore), cells, 0)
-        peak = float(cells.max())
-        score *= float(kept.max()) / peak if peak > 0 else 1.0
-        cells = kept.astype(np.float32)
     ok, notok = _thresholds(prediction, product)
     evaluation, code, reason = _evaluate(score, ok, notok)
     defects: tuple[Defect, ...] = ()
@@ -53,6 +49,21 @@ def judge(prediction: Prediction, product: Product, width: int, height: int) -> 
         certain = evaluation in (Evaluation.NOT_OK, Evaluation.NOT_DECIDABLE)
         defects = _regions(prediction, cells, product, width, height, certain)
     return Verdict(evaluation, code, reason, score, ok, notok, defects)
+
+
+def looked_at(prediction: Prediction, product: Product) -> Prediction:
+    """What is left of a prediction where the product has `roi` or `ignore` polygons.
+
+    Cells outside are set to zero, and the score is scaled by what the map's peak lost: an ignored place must not make a part
+    NotOK.
+    """
+    if not (product.roi or product.ignore):
+        return prediction
+    cells = prediction.map.astype(np.float32)
+    kept = np.where(_covers(cells.shape, product.roi, product.ignore), cells, 0)
+    peak = float(cells.max())
+    score = float(prediction.score) * (float(kept.max()) / peak if peak > 0 else 1.0)
+    return replace(prediction, score=score, map=kept.astype(prediction.map.dtype))
 
 
 def _thresholds(prediction: Prediction, product: Product) -> tuple[float | None, float | None]:
@@ -92,9 +103,7 @@ def upsample(cells: NDArray[np.float32], width: int, height: int) -> NDArray[np.
     return np.asarray(out, np.float32)
 
 
-def _looked_at(
-    shape: tuple[int, ...], roi: Sequence[Polygon], ignore: Sequence[Polygon]
-) -> NDArray[np.bool_]:
+def _covers(shape: tuple[int, ...], roi: Sequence[Polygon], ignore: Sequence[Polygon]) -> NDArray[np.bool_]:
     """Cells that a region of interest touches, however small it is, and that are not mostly ignored."""
     looked = _covered(shape, roi) > 0 if roi else np.ones(shape, bool)
     return np.asarray(looked & (_covered(shape, ignore) < 0.5))
