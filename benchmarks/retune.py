@@ -51,8 +51,8 @@ class Again(FeatureCache):
         self._half = frozen
         self._of = dict(zip([content.encoded for content in self.fill(samples)], samples, strict=True))
 
-    def load(self, contents: Sequence[str], variants: Sequence[Variant] | None = None) -> dict[str, Tensor]:
-        images = [resize(self._of[content].image(), self._size) for content in contents]
+    def load(self, entries: Sequence[str], variants: Sequence[Variant] | None = None) -> dict[str, Tensor]:
+        images = [resize(self._of[entry].image(), self._size) for entry in entries]
         chosen = variants or [""] * len(images)
         return self._half.exact(np.stack([mirrored(i, v) for i, v in zip(images, chosen, strict=True)]))
 

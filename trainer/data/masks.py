@@ -53,11 +53,15 @@ class MaskFile:
         Raises:
             SourceError: it can't be read, or marks nothing.
         """
+        return squash(self.marked(), size)
+
+    def marked(self) -> NDArray[np.bool_]:
+        """See `Mask`; raises as `at`."""
         numbers = read_numbers(self.path)
         marked = np.isin(numbers, self.values) if self.values else numbers != 0
         if not marked.any():
             raise SourceError(f"{self.path}: marks no pixel, though its frame is defective. Draw the defect.")
-        return squash(marked, size)
+        return marked
 
     def version(self) -> str:
         return f"{file_version(self.path)} {self.values}"
@@ -138,7 +142,10 @@ class RunLengths:
         return self.height, self.width
 
     def at(self, size: int) -> NDArray[np.bool_]:
-        return squash(decode_mask({"size": [self.height, self.width], "counts": self.counts}), size)
+        return squash(self.marked(), size)
+
+    def marked(self) -> NDArray[np.bool_]:
+        return decode_mask({"size": [self.height, self.width], "counts": self.counts})
 
     def version(self) -> str:
         return hashlib.sha256(f"{self.height} {self.width} {self.counts}".encode()).hexdigest()[:16]

@@ -54,6 +54,10 @@ class Mask(Protocol):
         """The mask squashed (nearest) to [size, size], as frames are. A small defect may vanish."""
         ...
 
+    def marked(self) -> NDArray[np.bool_]:
+        """All of its pixels, bool [H, W]."""
+        ...
+
     def version(self) -> str: ...
 
 
@@ -192,6 +196,19 @@ class Sample:
             assert region.mask is not None
             states[region.mask.at(size)] = index.get(region.word or "", -1)
         return states
+
+    def types_in_pixels(self, words: Sequence[str]) -> NDArray[np.int16] | None:
+        """The same for each pixel of the frame, [H, W]; None also for a good frame: it has no mask to say its size."""
+        if not self.drawn:
+            return None
+        found: NDArray[np.int16] | None = None
+        index = {word: number for number, word in enumerate(words, 1)}
+        for region in self.regions:
+            assert region.mask is not None
+            marked = region.mask.marked()
+            found = np.zeros(marked.shape, np.int16) if found is None else found
+            found[marked] = index.get(region.word or "", -1)
+        return found
 
     def version(self) -> str:
         """Changes whenever image or labels may have."""

@@ -122,7 +122,7 @@ def chosen_frames(cell: Cell, half: Sequence[Sample], seed: int) -> list[Sample]
         min(bad, _MOST_LABELLED) if cell.labelled == HALF else cell.labelled,
         min(good, _MOST_GOOD) if cell.good == HALF else cell.good,
     )
-    nothing_to_add = cell.good == HALF and not good and cell.labelled != HALF
+    nothing_to_add = cell.good == HALF and not good and (cell.labelled != HALF or not bad)
     if wanted[0] > bad or wanted[1] > good or nothing_to_add:
         return None
     return drawn(half, *wanted, seed)

@@ -3,10 +3,17 @@
 The manifest beside the data (manifest.csv: file, product, note, source_path) says where each came from. A tile, a board or an
 image that windows were cut from is a group; where neighbours in the numbering tend to be one strip or module, halves are
 contiguous.
+
+    python -m trainer.paper.photographs --data PHOTOGRAPHS --out halves
+
+makes a tree of links of each half (halves/first, halves/second) and halves/groups.csv, for `dapo retune` and `dapo evaluate`.
 """
 
 from __future__ import annotations
 
+import argparse
+import csv
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,7 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from dapo.errors import SourceError
+from pipeline.atomic import explained
 from trainer.data.dataset import choose
+from trainer.data.masks import MaskFile
 from trainer.data.open import open_dataset
 from trainer.data.reading import read_rows
 from trainer.data.sample import Sample
@@ -80,6 +89,30 @@ def halves(root: Path, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sa
     return first, second
 
 
+def linked(root: Path, out: Path) -> dict[str, int]:
+    """Both halves of all products as trees of links, and the group of each frame as `--groups` reads it; frames of each.
+
+    Raises:
+        OutputError: a link can't be made.
+    """
+    rows, counts = [], {"first": 0, "second": 0}
+    with explained(out):
+        for own in photographs(root).values():
+            for side, half in zip(counts, halves(root, own), strict=True):
+                for sample in half:
+                    masks = {r.mask.path for r in sample.regions if isinstance(r.mask, MaskFile)}
+                    for path in (root / sample.key, *masks):
+                        link = out / side / path.relative_to(root)
+                        link.parent.mkdir(parents=True, exist_ok=True)
+                        link.unlink(missing_ok=True)
+                        link.symlink_to(path.resolve())
+                    rows.append((sample.key, sample.group or sample.key))
+                    counts[side] += 1
+        with open(out / "groups.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("file", "group"), *sorted(rows)])
+    return counts
+
+
 def drawn(samples: Sequence[Sample], defective: int, good: int, seed: int) -> list[Sample]:
     """So many defective frames, types in turn, and so many good ones; fewer where there are no more. Seeded, and nested: of the
     same seed a larger draw holds the smaller."""
@@ -117,3 +150,17 @@ def _group(row: Mapping[str, str], source: Path) -> str | None:
     if row["product"] == "pcb_crop":
         return source.parts[1]  # windows of boards of one design
     return None  # all good boards of `pcb` are of one design: its halves are contiguous instead
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="photographs with their manifest.csv")
+    parser.add_argument("--out", type=Path, default=Path("halves"))
+    options = parser.parse_args()
+    print(json.dumps(linked(options.data, options.out)))
+
+
+if __name__ == "__main__":
+    main()

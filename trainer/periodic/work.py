@@ -231,7 +231,7 @@ def _challenger(
     if run.file(NOTE).exists():  # written last
         return read_pack(run.file(PACK))
     sides = lasting_sides(labelled, job.salt)
-    plan = _possible(job.plan, sides.train, say)
+    plan = _possible(job.plan, job.champion, sides.train, say)
     done = _tuned(job, plan, sides, run.file(CHECKPOINT), tell)
     drawn = drawn_frames(data, job.settings.archive.audit_rate, products={one.product for one in labelled})
     usual = with_usual_frames(done.pack, drawn, job.settings.model, job.settings.run.batch)
@@ -247,12 +247,15 @@ def _challenger(
     return done.pack
 
 
-def _possible(plan: Plan, train: Sequence[Sample], say: Callable[[str], None]) -> Plan:
+def _possible(plan: Plan, champion: Pack, train: Sequence[Sample], say: Callable[[str], None]) -> Plan:
     """The plan without what these frames can't teach."""
-    learns = any(sample.defective for sample in train)
+    learns = any(s.defective and (s.drawn or not champion.product(s.product).tiles) for s in train)
     scopes = tuple(scope for scope in plan.scopes if learns or scope not in LEARNED)
     if scopes != plan.scopes:
-        say("no defective frame to learn from yet: only good frames are remembered, and thresholds set")
+        say(
+            "no defective frame to learn from yet (of products in tiles, its defect has to be drawn): only good frames are "
+            "remembered, and thresholds set"
+        )
     return replace(plan, scopes=scopes or (Scope.REFERENCE, Scope.THRESHOLDS))
 
 

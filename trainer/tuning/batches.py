@@ -130,9 +130,7 @@ class Batches:
     def batch(self, chosen: Sequence[tuple[int, Variant]]) -> Batch:
         """Examples by number, mirrored."""
         examples = [self._examples[row] for row, _ in chosen]
-        kept = self._cache.load(
-            [example.content.encoded for example in examples], [mirror for _, mirror in chosen]
-        )
+        kept = self._cache.load([example.entry for example in examples], [mirror for _, mirror in chosen])
         side = next((len(e.states) for e in examples if e.states is not None), 1)
         states = np.zeros((len(examples), side, side), np.int64)
         for row, (example, (_, mirror)) in enumerate(zip(examples, chosen, strict=True)):
@@ -149,8 +147,7 @@ class Batches:
 
     def _word(self, example: Example) -> int:
         words = self._words[example.product]
-        word = example.sample.word
-        return words.index(word) if example.defective and word in words else -1
+        return words.index(example.word) if example.defective and example.word in words else -1
 
 
 def shares(examples: Sequence[Example]) -> NDArray[np.float64]:

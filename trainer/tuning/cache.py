@@ -3,7 +3,8 @@
     FOLDER/<kind>/<first two digits>/<SHA-256 of the encoded bytes>[-h|-v|-hv].safetensors
 
 A kind's name is made from encoder, preprocessing and all else that decides the features, so an entry never goes stale, and
-a folder may be deleted at any time. Files are mapped into memory when they are read.
+a folder may be deleted at any time. Files are mapped into memory when they are read. A frame that production cuts has an entry
+for each window, named by content and rectangle, and a .json that says its size.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -23,7 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
+from dapo.pack import Polygon, Product, Tiles
 from dapo.preprocess import resize
+from dapo.tiles import Window, windows
 from pipeline.atomic import explained, write_whole
 from trainer.data.sample import Sample
 from trainer.data.split import pixels_hash
@@ -37,16 +40,49 @@ _WAITING = 16  # decoded frames that wait to be computed
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How a product's frames are cut before the model sees them, as its pack says."""
+
+    tiles: Tiles | None = None
+    roi: tuple[Polygon, ...] = ()
+
+    @classmethod
+    def of(cls, product: Product) -> Cut:
+        """As production cuts (`dapo.tiles.windows`)."""
+        return cls(product.tiles, product.roi)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model sees the frame as it is."""
+        return self.tiles is None and not self.roi
+
+
+WHOLE = Cut()
+
+
+@dataclass(frozen=True)
 class Content:
     """What a frame is told by.
 
     Attributes:
-        encoded: SHA-256 of its bytes: the name of its entries.
+        encoded: SHA-256 of its bytes.
         pixels: SHA-256 of its decoded pixels: the same for a picture that was saved again without loss.
+        windows: that it is cut into; none: it is seen as a whole.
+        width, height: of the frame in px, where it is cut.
     """
 
     encoded: str
     pixels: str
+    windows: tuple[Window, ...] = ()
+    width: int = 0
+    height: int = 0
+
+    @property
+    def entries(self) -> list[tuple[str, Window | None]]:
+        """Name of each entry, and what of the frame it is of."""
+        if not self.windows:
+            return [(self.encoded, None)]
+        return [(_name(self.encoded, window), window) for window in self.windows]
 
 
 class FeatureCache:
@@ -74,12 +110,14 @@ class FeatureCache:
         samples: Sequence[Sample],
         variants: Sequence[Variant] = ("",),
         advance: Callable[[int], None] = lambda count: None,
+        cuts: Mapping[str, Cut] | None = None,
     ) -> list[Content]:
         """Compute what is missing; returns what each frame is told by.
 
         Args:
             variants: beside the frame as it is.
             advance: told how many more frames are done.
+            cuts: product -> how its frames are cut; others are seen as a whole.
 
         Raises:
             SourceError: a frame can't be read or decoded, or a mask does not fit it.
@@ -91,15 +129,22 @@ class FeatureCache:
         for sample in samples:
             data = sample.picture.read()
             encoded = hashlib.sha256(data).hexdigest()
-            pixels = self._pixels(encoded)
-            missing = [v for v in wanted if pixels is None or not self._path(encoded, v).is_file()]
-            if missing:
+            cut = (cuts or {}).get(sample.product, WHOLE)
+            known = self._known(encoded, cut)
+            if known is None or self._missing(known, wanted):
                 image = sample.decoded(data)
-                pixels = pixels_hash(image)
-                small = resize(image, self._size)
-                waiting += [(self._path(encoded, v), mirrored(small, v), pixels) for v in missing]
-            assert pixels is not None
-            found.append(Content(encoded, pixels))
+                content = _content(encoded, image, cut)
+                if not cut.whole:
+                    self._note_size(content)
+                for name, window in content.entries:
+                    small = resize(image if window is None else window.cut(image), self._size)
+                    waiting += [
+                        (self._path(name, v), mirrored(small, v), content.pixels)
+                        for v in wanted
+                        if known is None or not self._path(name, v).is_file()
+                    ]
+                known = content
+            found.append(known)
             if len(waiting) >= _WAITING:
                 self._write(waiting)
                 waiting.clear()
@@ -107,15 +152,15 @@ class FeatureCache:
         self._write(waiting)
         return found
 
-    def load(self, contents: Sequence[str], variants: Sequence[Variant] | None = None) -> dict[str, Tensor]:
-        """What was kept of these frames, stacked: name -> [B, ...].
+    def load(self, entries: Sequence[str], variants: Sequence[Variant] | None = None) -> dict[str, Tensor]:
+        """What was kept of these entries, stacked: name -> [B, ...].
 
         Args:
-            contents: `Content.encoded` of each.
+            entries: a name of `Content.entries` each.
             variants: of each; None: as they are.
         """
-        chosen = variants or [""] * len(contents)
-        rows = [self._read(self._path(*one)) for one in zip(contents, chosen, strict=True)]
+        chosen = variants or [""] * len(entries)
+        rows = [self._read(self._path(*one)) for one in zip(entries, chosen, strict=True)]
         return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
     def _write(self, waiting: Sequence[tuple[Path, NDArray[np.uint8], str]]) -> None:
@@ -129,13 +174,30 @@ class FeatureCache:
                 tensors = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
                 _write_once(path, save(tensors, {_PIXELS: pixels}))
 
-    def _pixels(self, encoded: str) -> str | None:
-        """Hash of the pixels as an entry remembers it; None where there is no whole entry."""
+    def _known(self, encoded: str, cut: Cut) -> Content | None:
+        """A frame as its entries remember it; None where they do not, or one was cut short."""
         try:
-            with safe_open(self._path(encoded, ""), "numpy") as file:
-                return str((file.metadata() or {})[_PIXELS])
-        except (OSError, SafetensorError, KeyError):
+            content = Content(encoded, "")
+            if not cut.whole:
+                width, height = json.loads(self._path(encoded, "").with_suffix(".json").read_bytes())
+                content = Content(encoded, "", _windows(width, height, cut), width, height)
+            hashes = set()
+            for name, _ in content.entries:
+                with safe_open(self._path(name, ""), "numpy") as file:
+                    hashes.add(str((file.metadata() or {})[_PIXELS]))
+            [pixels] = hashes
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
+        return replace(content, pixels=pixels)
+
+    def _missing(self, content: Content, variants: Sequence[Variant]) -> bool:
+        return not all(self._path(name, v).is_file() for name, _ in content.entries for v in variants)
+
+    def _note_size(self, content: Content) -> None:
+        path = self._path(content.encoded, "").with_suffix(".json")
+        with explained(path.parent):
+            path.parent.mkdir(exist_ok=True)
+        _write_once(path, json.dumps([content.width, content.height]).encode())
 
     def _read(self, path: Path) -> Arrays:
         with safe_open(path, "numpy") as file:
@@ -144,6 +206,22 @@ class FeatureCache:
 
     def _path(self, encoded: str, variant: str) -> Path:
         return self._folder / encoded[:2] / f"{encoded}{'-' if variant else ''}{variant}.safetensors"
+
+
+def _content(encoded: str, image: NDArray[np.uint8], cut: Cut) -> Content:
+    if cut.whole:
+        return Content(encoded, pixels_hash(image))
+    height, width = image.shape[:2]
+    return Content(encoded, pixels_hash(image), _windows(width, height, cut), width, height)
+
+
+def _windows(width: int, height: int, cut: Cut) -> tuple[Window, ...]:
+    return tuple(windows(width, height, cut.tiles, cut.roi))
+
+
+def _name(encoded: str, window: Window) -> str:
+    said = f"{encoded} {window.x} {window.y} {window.width} {window.height}"
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _write_once(path: Path, data: bytes) -> None:

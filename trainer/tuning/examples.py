@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.sample import Sample, State
+from dapo.tiles import Window
+from trainer.data.sample import GOOD, Sample, State
 from trainer.tuning.cache import Content
 
 CELLS_PER_PATCH = (
@@ -19,22 +21,29 @@ CELLS_PER_PATCH = (
 UNNAMED = -1  # a defect whose type is not among the product's words
 # Labels are read finer than they are used: a cell must know how much of it is covered. Finer still where that finds nothing.
 _FINER, _FINEST = 4, 16
+_EDGE = 0.1  # share of a defect, and of a patch, below which a window does not show it
 
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled frame.
+    """One labelled frame, or a window of one where production cuts frames.
 
     Attributes:
-        sample: as the data set gave it.
-        content: what it is told by.
+        sample: the frame as the data set gave it.
+        content: what the frame is told by.
         states: int8 [L, L], 0 good, 1 + index into the product's words, `UNNAMED` a defect of none of them; None where it
             is defective and nobody drew where: a weak label.
+        word: "good", the one type of what is seen, or None where that is several or none is said.
+        entry: name of its features in the cache.
+        window: what of the frame is seen; None: all of it.
     """
 
     sample: Sample
     content: Content
     states: NDArray[np.int8] | None
+    word: str | None
+    entry: str
+    window: Window | None = None
 
     @property
     def product(self) -> str:
@@ -42,12 +51,19 @@ class Example:
 
     @property
     def defective(self) -> bool:
-        return self.sample.defective
+        """Whether what is seen is; where nobody knows, whether the frame is."""
+        return self.word != GOOD
+
+    @property
+    def teaches(self) -> bool:
+        """Whether it is known what is seen: not so in one of several windows where nobody drew the defect, or where just an edge
+        of it lies."""
+        return self.states is not None or len(self.content.windows) <= 1
 
     @property
     def kind(self) -> str:
         """What it counts as where kinds are balanced: good, its one type, or several."""
-        return self.sample.word or "several"
+        return self.word or "several"
 
 
 def make_examples(
@@ -58,7 +74,7 @@ def make_examples(
     *,
     whole: bool = False,
 ) -> list[Example]:
-    """Labelled frames; unlabelled ones must not be among them.
+    """Labelled frames, or the windows that they are cut into, in order; unlabelled ones must not be among them.
 
     Args:
         words: product -> its words, in the order of the states; a product that is missing has none.
@@ -72,8 +88,64 @@ def make_examples(
     for sample, content in zip(samples, contents, strict=True):
         if sample.state is State.UNLABELLED:
             raise ValueError(f"{sample.key} is not labelled")
-        found.append(Example(sample, content, _states(sample, words.get(sample.product, ()), size, whole)))
+        own = words.get(sample.product, ())
+        if content.windows:
+            found += _windows(sample, content, own, size, whole)
+        else:
+            states = _states(sample, own, size, whole)
+            found.append(Example(sample, content, states, sample.word, content.encoded))
     return found
+
+
+def _windows(sample: Sample, content: Content, words: Sequence[str], size: int, whole: bool) -> list[Example]:
+    """What each window of a frame shows."""
+    pixels = sample.types_in_pixels(words)
+    parts = None if pixels is None else cv2.connectedComponents((pixels != 0).astype(np.uint8))[1]
+    found = []
+    for entry, window in content.entries:
+        assert window is not None
+        inside = slice(window.y, window.y + window.height), slice(window.x, window.x + window.width)
+        states, word = None, sample.word
+        if not sample.defective:
+            states = np.zeros((size, size), np.int8)
+        elif pixels is not None and parts is not None:
+            word = _word(pixels[inside], words)
+            if not _edge(parts[inside], parts, size):
+                states = _seen(pixels[inside], size, whole)
+        found.append(Example(sample, content, states, word, entry, window))
+    return found
+
+
+def _word(seen: NDArray[np.int16], words: Sequence[str]) -> str | None:
+    """What a window shows, as `Sample.word` says it of a frame."""
+    states = [int(state) for state in np.unique(seen) if state != 0]
+    if not states:
+        return GOOD
+    return words[states[0] - 1] if len(states) == 1 and states[0] != UNNAMED else None
+
+
+def _edge(seen: NDArray[np.int32], parts: NDArray[np.int32], size: int) -> bool:
+    """Whether a window has only edges of defects that lie in others: nobody draws so well that these were one.
+
+    Args:
+        seen: what of `parts` lies in it.
+        parts: 0, or the number of each connected part of what is marked.
+    """
+    inside = np.bincount(seen.ravel(), minlength=int(parts.max()) + 1)[1:]
+    whole = np.bincount(parts.ravel())[1:]
+    patch = seen.size * (CELLS_PER_PATCH / size) ** 2
+    least = np.minimum(_EDGE * whole, _EDGE * patch)
+    return bool(inside.any() and (inside < least).all())
+
+
+def _seen(seen: NDArray[np.int16], size: int, whole: bool) -> NDArray[np.int8] | None:
+    """States of a window; None where its defect is too small to be found again."""
+    for finer in (_FINER, _FINEST):
+        side = (size * finer, size * finer)
+        fine = np.asarray(cv2.resize(seen, side, interpolation=cv2.INTER_NEAREST), np.int64)
+        if fine.any() or not seen.any():
+            return in_cells(fine, size, whole=whole)
+    return None
 
 
 def _states(sample: Sample, words: Sequence[str], size: int, whole: bool) -> NDArray[np.int8] | None:
@@ -117,6 +189,7 @@ def manifest_hash(examples: Sequence[Example]) -> str:
                 example.sample.state.value,
                 list(example.sample.words),
                 None if example.states is None else hashlib.sha256(example.states.tobytes()).hexdigest(),
+                *([] if example.window is None else [astuple(example.window)]),
             ]
         )
         for example in examples

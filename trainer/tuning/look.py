@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dapo.encoder import Encoder
-from dapo.pack import Pack
+from dapo.inspection import Prediction
+from dapo.judge import looked_at
+from dapo.pack import Pack, Product
 from dapo.predictor import Head
+from dapo.tiles import merge
 from dapo.tower import ImageTower
 from trainer.data.dataset import ProductData
+from trainer.data.sample import Sample
 from trainer.evaluation.protocol import Outcome, figures, mean_figures
 from trainer.tuning.batches import Batches
 from trainer.tuning.cache import FeatureCache
@@ -24,17 +29,21 @@ from trainer.tuning.examples import Example
 from trainer.tuning.frozen import Frozen
 
 _BATCH = 32
+_COVER, _FINER = (
+    64,
+    4,
+)  # cells along a side of the map that says where production looks, and pixels of a mask in each
 
 
 @dataclass(frozen=True)
 class Features:
-    """Of examples, on the CPU: cls [F, D], taps [F, taps, N, D], L2-normalised; the stem's tap is the last, if any."""
+    """Of F examples, on the CPU: cls [F, D], taps [F, taps, N, D], L2-normalised; the stem's tap is the last, if any."""
 
     cls: Tensor
     taps: Tensor
 
     def rows(self, chosen: Sequence[int]) -> Features:
-        """Some of the frames, by number."""
+        """Some of the examples, by number."""
         which = torch.tensor(list(chosen), dtype=torch.int64)
         return Features(self.cls[which], self.taps[which])
 
@@ -58,13 +67,67 @@ def features_under(
     return Features(torch.cat([cls for cls, _ in rows]), torch.cat([taps for _, taps in rows]))
 
 
+def predictions_under(pack: Pack, features: Features, examples: Sequence[Example]) -> list[Prediction]:
+    """Of examples whose features are known, each by itself."""
+    return Head(pack).predict(features.cls, features.taps, [example.product for example in examples])
+
+
 def outcomes_under(pack: Pack, features: Features, examples: Sequence[Example]) -> list[Outcome]:
-    """Predictions of examples whose features are known."""
-    predictions = Head(pack).predict(features.cls, features.taps, [example.product for example in examples])
-    return [
-        Outcome(example.sample, prediction, None)
-        for example, prediction in zip(examples, predictions, strict=True)
-    ]
+    """Predictions of frames whose features are known, as production merges and weighs them: windows, and regions that count.
+
+    Args:
+        examples: all windows of each frame, one after the other.
+    """
+    predictions = predictions_under(pack, features, examples)
+    found = []
+    for rows in by_frame(examples):
+        first = examples[rows[0]]
+        merged = predictions[rows[0]]
+        if first.window is not None:
+            content = first.content
+            merged = merge([predictions[row] for row in rows], content.windows, content.width, content.height)
+        found.append(Outcome(first.sample, looked_at(merged, pack.product(first.product)), None))
+    return found
+
+
+def shown(sample: Sample, product: Product) -> bool:
+    """Whether production looks at any of a defect that is drawn; True where nobody drew it."""
+    mask = sample.mask_at(_COVER * _FINER) if product.roi or product.ignore else None
+    if mask is None or not sample.defective:
+        return True
+    cells = mask.reshape(_COVER, _FINER, _COVER, _FINER).any((1, 3))
+    return bool((cells & _cover(product)).any())
+
+
+def looked_cells(example: Example, product: Product, grid: int) -> NDArray[np.bool_]:
+    """Patches of an example that production looks at: bool [grid * grid]."""
+    if not (product.roi or product.ignore):
+        return np.ones(grid * grid, bool)
+    middles = (np.arange(grid) + 0.5) / grid
+    xs, ys = middles, middles
+    if example.window is not None:
+        part, frame = example.window, example.content
+        xs = (part.x + part.width * middles) / frame.width
+        ys = (part.y + part.height * middles) / frame.height
+    cover = _cover(product)
+    return np.asarray(cover[(ys * _COVER).astype(int)][:, (xs * _COVER).astype(int)].ravel())
+
+
+def _cover(product: Product) -> NDArray[np.bool_]:
+    """Where production looks, as a map of the whole frame."""
+    ones = Prediction(
+        1.0,
+        np.ones((_COVER, _COVER), np.float16),
+        np.zeros((_COVER, _COVER), np.uint16),
+        np.zeros(0, np.float32),
+    )
+    return np.asarray(looked_at(ones, product).map > 0)
+
+
+def by_frame(examples: Sequence[Example]) -> list[list[int]]:
+    """Numbers of the examples of each frame, in order."""
+    numbered = itertools.groupby(enumerate(examples), lambda one: id(one[1].sample))
+    return [[row for row, _ in own] for _, own in numbered]
 
 
 def figures_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from trainer.data.split import together
 from trainer.tuning.batches import Batches
 from trainer.tuning.cache import FeatureCache
 from trainer.tuning.examples import Example
-from trainer.tuning.look import Features, outcomes_under
+from trainer.tuning.look import Features, by_frame, looked_cells, predictions_under
 from trainer.tuning.reference import SIZE, WEIGHTS, Known, remember, weighted, with_memory, without_memories
 
 _LEAST_FRAMES = 4  # fewer say nothing of how far a good cell may lie
@@ -33,7 +34,7 @@ class Memories:
         of: "taps", what the head is given anyway; "stem", one more tap of the encoder's frozen stem; "both". An encoder
             without a stem has taps alone.
         size: most rows of one.
-        frames: most good frames of one, the first of a seeded draw.
+        frames: most good frames of one, the first of a seeded draw; of frames that are cut as many as have so many windows.
         seed: of the draw and the coreset.
     """
 
@@ -71,20 +72,25 @@ def with_memories(
     notes = []
     made, alone = pack, without_memories(pack)  # a weight is against the words, not against an older memory
     for product in sorted({example.product for example in examples["train"]}):
-        good = [row for row, e in enumerate(examples["train"]) if e.product == product and not e.defective]
-        rng = np.random.default_rng(how.seed)
-        good = sorted(rng.permutation(good)[: how.frames].tolist())
-        if len(good) < _LEAST_FRAMES:
+        good = [row for row, e in enumerate(examples["train"]) if e.product == product and _good(e)]
+        frames = [[good[row] for row in own] for own in by_frame([examples["train"][row] for row in good])]
+        if len(frames) < _LEAST_FRAMES:
             notes.append(
-                f"{product}: {len(good)} good frames to remember; {_LEAST_FRAMES} are needed, so it has no memory."
+                f"{product}: {len(frames)} good frames to remember; {_LEAST_FRAMES} are needed, so it has no memory."
             )
             continue
         features = seen["train"]
         assert features is not None
+        frames = _drawn(frames, how)
+        good = sorted(row for own in frames for row in own)
+        grid = math.isqrt(features.taps.shape[2])
         groups = together([examples["train"][row].sample for row in good])
+        looked = _looked(alone, product, [examples["train"][row] for row in good], grid)
         memory = remember(
-            features.rows(good).taps, groups, used, size=how.size, seed=how.seed, weights=WEIGHTS[learned]
-        )
+            features.rows(good).taps, groups, used,
+            looked=looked, size=how.size, seed=how.seed, weights=WEIGHTS[learned],
+        )  # fmt: skip
+        memory = replace(memory, reference=replace(memory.reference, frames=len(frames)))
         known = _known(alone, product, examples["validation"], seen["validation"])
         if known is not None:
             memory = weighted(memory, known, pack.scoring)
@@ -96,7 +102,8 @@ def with_memories(
 
 def can_remember(examples: Sequence[Example]) -> bool:
     """Whether any product has good frames enough for a memory."""
-    good = Counter(example.product for example in examples if not example.defective)
+    frames = {(example.product, id(example.sample)) for example in examples if _good(example)}
+    good = Counter(product for product, _ in frames)
     return any(count >= _LEAST_FRAMES for count in good.values())
 
 
@@ -109,7 +116,7 @@ def with_stem_tap(
         cache: of the stem's features.
         examples: good ones among them.
     """
-    good = [example for example in examples if not example.defective]
+    good = [example for example in examples if _good(example)]
     words: dict[str, Sequence[str]] = {example.product: () for example in good}
     rng = np.random.default_rng(seed)
     each = max(1, _PCA_CELLS // max(1, len(good)))
@@ -139,22 +146,51 @@ def principal_directions(
     return np.ascontiguousarray(weight), np.ascontiguousarray(-(weight @ mean), np.float32)
 
 
+def _good(example: Example) -> bool:
+    """Of a good frame: what lies beside a drawn defect may be part of it."""
+    return not example.sample.defective
+
+
+def _drawn(frames: Sequence[list[int]], how: Memories) -> list[list[int]]:
+    """Some of the frames, each a list of rows: as many rows as are wanted at most, but enough frames in any case."""
+    chosen: list[list[int]] = []
+    rows = 0
+    for place in np.random.default_rng(how.seed).permutation(len(frames)):
+        own = frames[place]
+        if len(chosen) >= _LEAST_FRAMES and rows + len(own) > how.frames:
+            break
+        chosen.append(own)
+        rows += len(own)
+    return chosen
+
+
+def _looked(pack: Pack, product: str, examples: Sequence[Example], grid: int) -> NDArray[np.bool_]:
+    return np.stack([looked_cells(example, pack.product(product), grid) for example in examples])
+
+
 def _known(pack: Pack, product: str, examples: Sequence[Example], seen: Features | None) -> Known | None:
-    rows = [row for row, example in enumerate(examples) if example.product == product]
+    rows = [row for row, example in enumerate(examples) if example.product == product and example.teaches]
     if not rows or seen is None:
         return None
     own = [examples[row] for row in rows]
     features = seen.rows(rows)
-    predictions = [outcome.prediction for outcome in outcomes_under(pack, features, own)]
+    predictions = predictions_under(pack, features, own)
     grid = predictions[0].map.shape[0]
+    looked = _looked(pack, product, own, grid)
+    counted = looked.reshape(-1, grid, grid)
     drawn = all(example.states is not None for example in own)
-    masks = np.stack([_cells(example, grid) for example in own]) if drawn else None
+    maps = np.stack([prediction.map.astype(np.float32) for prediction in predictions])
+    peaks, kept = maps.max((1, 2)), (maps * counted).max((1, 2))
+    lost = np.divide(
+        kept, peaks, out=np.ones_like(peaks), where=peaks > 0
+    )  # as `dapo.judge.looked_at` has it
     return Known(
         taps=features.taps,
-        scores=np.array([prediction.score for prediction in predictions]),
+        scores=np.array([prediction.score for prediction in predictions]) * lost,
         defective=np.array([example.defective for example in own]),
-        maps=np.stack([prediction.map.astype(np.float32) for prediction in predictions]),
-        masks=masks,
+        maps=maps * counted,
+        masks=np.stack([_cells(example, grid) for example in own]) & counted if drawn else None,
+        looked=looked,
     )
 
 

@@ -77,10 +77,15 @@ def with_words(base: Pack, encoder: Encoder, words: Words) -> Pack:
 
 
 def with_products(pack: Pack, words: Words) -> Pack:
-    """Each product of the data with its own types, and those that the data show beside them."""
+    """Each product of the data with its own types, and those that the data show beside them. One that is new is cut, and its
+    regions count, as before it had a name."""
     changed = {}
     for name, own in words.items():
-        product = pack.products.get(name, Product(mask_threshold=pack.product(name).mask_threshold))
+        before = pack.product(name)
+        nameless = Product(
+            mask_threshold=before.mask_threshold, tiles=before.tiles, roi=before.roi, ignore=before.ignore
+        )
+        product = pack.products.get(name, nameless)
         types = tuple(dict.fromkeys([*product.types, *(slugify(word) for word in own)]))
         changed[name] = replace(product, types=types)
     return pack.with_products(changed)
@@ -104,10 +109,14 @@ def remembering(
         chose: whether those of "validation" set weights or thresholds.
     """
     data = {name: manifest_hash(own) for name, own in examples.items()}
-    said = {**how, "data": data, "frames": {name: len(own) for name, own in examples.items()}}
+    said = {
+        **how,
+        "data": data,
+        "frames": {name: len({id(e.sample) for e in own}) for name, own in examples.items()},
+    }
     trained = set(base.provenance.get("training_words", ()))
     if how["tuning"] is not None:
-        trained |= {word for example in examples["train"] for word in example.sample.words}
+        trained |= {word for example in examples["train"] if example.teaches for word in example.sample.words}
     provenance = with_history(base, {"retune": json.loads(json.dumps(said))})
     kinds = {
         "tuned_on": examples["train"] if learned else (),

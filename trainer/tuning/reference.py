@@ -51,6 +51,7 @@ class Known:
         defective: [F].
         maps: of the words alone, smoothed, [F, G, G].
         masks: bool [F, G, G], cells of a defect; None where nobody drew any.
+        looked: bool [F, N], cells that production looks at; maps and masks are empty elsewhere. None: all.
     """
 
     taps: Tensor
@@ -58,6 +59,7 @@ class Known:
     defective: NDArray[np.bool_]
     maps: NDArray[np.float32]
     masks: NDArray[np.bool_] | None
+    looked: NDArray[np.bool_] | None = None
 
 
 def remember(
@@ -65,6 +67,7 @@ def remember(
     groups: Sequence[int],
     used: Sequence[int],
     *,
+    looked: NDArray[np.bool_] | None = None,
     size: int = SIZE,
     seed: int = 0,
     weights: tuple[float, float] = WEIGHTS[False],
@@ -75,20 +78,23 @@ def remember(
         taps: [F, taps, N, D], L2-normalised, of F good frames.
         groups: number of each frame's part: how far is far is measured on parts that were not remembered.
         used: numbers of the taps.
+        looked: bool [F, N], cells that production looks at: what varies elsewhere is not worth remembering. None: all.
         size: most rows.
         seed: the same gives the same memory.
         weights: of its score and its map, 0..1.
     """
     cells = cell_features(taps, used)
+    counted = _all_or(looked, cells)
     held_out = []
     for fold in _folds(groups, seed):
         rest = np.setdiff1d(np.arange(len(cells)), fold)
         if len(rest):
-            rows = _picked(cells[torch.from_numpy(rest)].flatten(0, 1), size, seed)
-            held_out += [distances(cells[frame], rows) for frame in fold]
+            those = torch.from_numpy(rest)
+            rows = _picked(cells[those][counted[those]], size, seed)
+            held_out += [distances(cells[frame][counted[frame]], rows) for frame in fold]
     far = torch.cat(held_out).double().numpy() if held_out else np.array([0.0, 1.0])
     usual, rare = np.quantile(far, [0.5, _RARE])
-    rows = _picked(cells.flatten(0, 1), size, seed)
+    rows = _picked(cells[counted], size, seed)
     return Memory(
         np.ascontiguousarray(rows.numpy(), np.float32),
         Reference(
@@ -108,9 +114,10 @@ def weighted(memory: Memory, known: Known, scoring: Scoring) -> Memory:
     if not (good and bad):
         return memory
     rows = torch.from_numpy(memory.rows)
+    features = cell_features(known.taps, memory.reference.taps)
     far = [
-        smooth(_square(anomaly(distances(cells, rows), memory.reference)), scoring.smoothing_sigma)
-        for cells in cell_features(known.taps, memory.reference.taps)
+        smooth(_square(anomaly(distances(cells, rows), memory.reference) * seen), scoring.smoothing_sigma)
+        for cells, seen in zip(features, _all_or(known.looked, features), strict=True)
     ]
     scores = np.array([float(top_mean(cells, scoring.top_k_fraction)) for cells in far])
     score_weight = _best(known.scores, scores, known.defective, memory.reference.score_weight)
@@ -141,6 +148,11 @@ def without_memories(pack: Pack) -> Pack:
         },
         tensors={name: array for name, array in pack.tensors.items() if not name.startswith(REFERENCE)},
     )
+
+
+def _all_or(looked: NDArray[np.bool_] | None, cells: Tensor) -> Tensor:
+    """Which of the cells [F, N, R] count: bool [F, N]."""
+    return torch.ones(cells.shape[:2], dtype=torch.bool) if looked is None else torch.from_numpy(looked)
 
 
 def _picked(cells: Tensor, size: int, seed: int) -> Tensor:

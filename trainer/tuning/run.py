@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,22 @@ from trainer.data.split import refuse_leaks
 from trainer.drift.measure import LEAST_FRAMES as LEAST_USUAL
 from trainer.evaluation.protocol import Outcome
 from trainer.tuning.batches import Batches
-from trainer.tuning.cache import Content, FeatureCache
+from trainer.tuning.cache import Content, Cut, FeatureCache
 from trainer.tuning.examples import CELLS_PER_PATCH, Example, make_examples, manifest_hash
 from trainer.tuning.frozen import Frozen, frozen_half
 from trainer.tuning.learner import Learner
-from trainer.tuning.look import Features, features_under, figures_of, outcomes_under, scores_of
+from trainer.tuning.look import (
+    Features,
+    by_frame,
+    features_under,
+    figures_of,
+    outcomes_under,
+    scores_of,
+    shown,
+)
 from trainer.tuning.loop import History, Step, Tuning, tune
 from trainer.tuning.memories import Memories, can_remember, with_memories, with_stem_tap
+from trainer.tuning.notes import lost, unplaced, untrained
 from trainer.tuning.packs import learned_pack, products_with_pairs, remembering, with_words
 from trainer.tuning.reference import without_memories
 from trainer.tuning.scope import Scope, learned_scope
@@ -120,16 +129,21 @@ def retune(
     frozen = frozen_half(learned, base, encoder, stem=of_stem)
     cache = FeatureCache(plan.cache, frozen, encoder.image_size)
     sides, contents, notes = _filled(sides, cache, base, plan, tell)
-    words = _words_learned(sides.train)
+    words = _words_of(sides.train)
+    # A word that is learned without one frame that shows it would only be pushed away.
+    taught = _words_of([s for s in sides.train if s.drawn or not _in_tiles(base, s)])
     size = plan.loss_size or CELLS_PER_PATCH * encoder.grid
     examples = {
-        name: make_examples(own, contents[name], words, size, whole=plan.whole_masks)
+        name: make_examples(own, contents[name], taught, size, whole=plan.whole_masks)
         for name, own in sides.named().items()
     }
     pack, history = with_words(base, encoder, words), None
     if learned is not None:
-        pack, history = _learn(base, encoder, frozen, cache, examples, words, plan, checkpoint, tell)
-    notes += _untrained(encoder, words)
+        learned_words = {name: taught.get(name, ()) for name in words}
+        pack, history = _learn(base, encoder, frozen, cache, examples, learned_words, plan, checkpoint, tell)
+        pack = with_words(pack, encoder, words)
+        notes += unplaced(examples["train"])
+    notes += untrained(encoder, words)
     if learned in (Scope.FULL, Scope.STEM) and any(p.reference for p in pack.products.values()):
         pack = without_memories(pack)
         notes.append(
@@ -149,7 +163,7 @@ def retune(
     if Scope.THRESHOLDS in plan.scopes:
         pack, more = _with_thresholds(pack, examples, seen["validation"], plan)
         notes += more
-    notes += _lost(base, pack, {example.product for own in examples.values() for example in own})
+    notes += lost(base, pack, {example.product for own in examples.values() for example in own})
     if learned is not None or Scope.REFERENCE in plan.scopes:
         pack = without_usual(pack)
     pack = _with_usual(pack, examples["validation"], seen["validation"])
@@ -196,6 +210,7 @@ def _filled(
     Raises:
         SourceError: a picture or a part is on two sides.
     """
+    sides, notes = _looked_at(sides, base)
     named, done = sides.named(), 0
     total = sum(len(samples) for samples in named.values())
 
@@ -205,7 +220,8 @@ def _filled(
         tell("features", done, total)
 
     # Frames may still move to the side that is learned from, so all are mirrored.
-    filled = {name: cache.fill(own, plan.tuning.variants, advance) for name, own in named.items()}
+    cuts = {name: Cut.of(base.product(name)) for own in named.values() for name in {s.product for s in own}}
+    filled = {name: cache.fill(own, plan.tuning.variants, advance, cuts) for name, own in named.items()}
     content_of = {
         id(sample): content
         for name, own in named.items()
@@ -214,10 +230,24 @@ def _filled(
     sides, moved = kept_apart(sides, lambda sample: content_of[id(sample)].pixels, base.provenance)
     refuse_leaks(sides.named(), lambda sample: content_of[id(sample)].pixels)
     contents = {name: [content_of[id(sample)] for sample in own] for name, own in sides.named().items()}
-    notes = (
-        [f"{moved} frames were moved: the pack was made with frames of their parts before."] if moved else []
-    )
+    if moved:
+        notes.append(f"{moved} frames were moved: the pack was made with frames of their parts before.")
     return sides, contents, notes
+
+
+def _looked_at(sides: Sides, base: Pack) -> tuple[Sides, list[str]]:
+    """The sides without frames whose defect production is told not to look at: to it they are good ones."""
+
+    def seen(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        return tuple(sample for sample in samples if shown(sample, base.product(sample.product)))
+
+    kept = Sides(seen(sides.train), seen(sides.validation), seen(sides.test), sides.given)
+    before, after = (sum(map(len, one.named().values())) for one in (sides, kept))
+    if before == after:
+        return sides, []
+    return kept, [
+        f"{before - after} frames show their defect only where their product is not looked at (roi, ignore): left out."
+    ]
 
 
 def _learn(
@@ -232,12 +262,13 @@ def _learn(
     tell: Progress,
 ) -> tuple[Pack, History]:
     tuning = plan.tuning
-    train, validation = examples["train"], examples["validation"]
+    train, validation = ([e for e in examples[side] if e.teaches] for side in ("train", "validation"))
     states = {(example.product, example.defective) for example in train}
     both = [name for name in words if {(name, True), (name, False)} <= states]
     if not any(example.defective for example in train):
         raise SettingsError(
-            f"scope {tuning.scope}: no defective frame to learn from. Label some, or take scope 'reference'."
+            f"scope {tuning.scope}: no defective frame to learn from. Label some (of products in tiles, draw where the "
+            "defect is), or take scope 'reference'."
         )
     learner = Learner(model_from_pack(base, encoder), base, products_with_pairs(base, both), both)
 
@@ -308,61 +339,37 @@ def _with_thresholds(
     return pack, notes
 
 
-def _lost(base: Pack, pack: Pack, known: Collection[str]) -> list[str]:
-    """What to tell of products that the data do not show: their scores have moved too."""
-    gone = [
-        name
-        for name, product in sorted(base.products.items())
-        if name not in known
-        and product.threshold_notok is not None
-        and pack.products[name].threshold_notok is None
-    ]
-    if not gone:
-        return []
-    return [f"{', '.join(gone)}: no frames, so the thresholds that no longer hold were not set again."]
-
-
 def _with_usual(pack: Pack, examples: Sequence[Example], seen: Features | None) -> Pack:
     """What good frames that nothing was learned from look like, where there are enough: drift is noticed against them."""
-    for product in sorted({example.product for example in examples}):
-        good = [row for row, e in enumerate(examples) if e.product == product and not e.defective]
-        if seen is not None and len(good) >= LEAST_USUAL and product in pack.products:
-            own = seen.rows(good)
-            outcomes = outcomes_under(pack, own, [examples[row] for row in good])
-            pack = with_usual(pack, product, scores_of(outcomes), own.cls.numpy())
+    for product in sorted({example.product for example in examples} & set(pack.products)):
+        good = [row for row, e in enumerate(examples) if e.product == product and not e.sample.defective]
+        own = [examples[row] for row in good]
+        frames = by_frame(own)
+        if seen is not None and len(frames) >= LEAST_USUAL:
+            features = seen.rows(good)
+            outcomes = outcomes_under(pack, features, own)
+            mean = np.stack([features.cls[rows].mean(0).numpy() for rows in frames])
+            pack = with_usual(pack, product, scores_of(outcomes), mean)
     return pack
 
 
-def _words_learned(train: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
-    """Product -> types that its frames show. A type without any would only be pushed away."""
+def _in_tiles(base: Pack, sample: Sample) -> bool:
+    """Whether a frame is cut into several windows."""
+    tiles = base.product(sample.product).tiles
+    return tiles is not None and tiles.rows * tiles.columns > 1
+
+
+def _words_of(train: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
+    """Product -> types that its frames show."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for sample in train:
         found[sample.product].update(dict.fromkeys(sample.words))
     return {name: tuple(own) for name, own in sorted(found.items())}
 
 
-def _untrained(encoder: Encoder, words: Mapping[str, Sequence[str]]) -> list[str]:
-    knows = encoder.knows
-    if knows is None:
-        return []
-    unknown = sorted({word for own in words.values() for word in own if not knows(word)})
-    if not unknown:
-        return []
-    return [
-        f"{encoder.name} was not trained on: {', '.join(unknown)}. They share one token, so they look alike to it."
-    ]
-
-
 def _refuse(base: Pack, encoder: Encoder, sides: Sides, plan: Plan) -> None:
     """What can't be worked through, told before any work."""
     samples = [sample for side in sides.named().values() for sample in side]
-    for name in sorted({sample.product for sample in samples} & set(base.products)):
-        product = base.products[name]
-        if product.tiles or product.roi or product.ignore:
-            raise SettingsError(
-                f"product {name}: is cut into tiles or regions, which a retuning does not see yet. "
-                "Leave it out with --products, or cut its frames beforehand."
-            )
     if plan.loss_size is not None and plan.loss_size % encoder.grid:
         raise SettingsError(
             f"--loss-size {plan.loss_size}: expected a multiple of {encoder.grid}, the patches along a side of {encoder.name}."

@@ -14,8 +14,9 @@ from dapo.errors import SourceError
 from dapo.pack_io import read_pack
 from dapo.packing import load_pack_encoder
 from pipeline.bundled import default_pack_path
+from trainer.data.open import Options, open_dataset
 from trainer.paper.curves import HALF, Cell, Found, chosen_frames, lines_of, run_cell, table
-from trainer.paper.photographs import drawn, halves, photographs
+from trainer.paper.photographs import drawn, halves, linked, photographs
 from trainer.paper.plot import Line, plot
 from trainer.tuning.scope import Scope
 
@@ -66,6 +67,22 @@ def test_halves_share_no_group_and_have_the_same_mixture(root: Path) -> None:
             assert max(numbers[0]) < min(numbers[1])
         for half in (first, second):
             assert {s.word for s in half} == {"good", "crack", "hole"}
+
+
+def test_halves_can_be_tuned_on_and_tested_by_hand(root: Path, tmp_path: Path) -> None:
+    counts = linked(root, tmp_path)
+    assert counts == linked(root, tmp_path)
+    assert sum(counts.values()) == 48
+    both = [
+        open_dataset(f"mvtec:{tmp_path / side}", Options(groups=tmp_path / "groups.csv"))
+        for side in ("first", "second")
+    ]
+    for name, own in photographs(root).items():
+        for data, half in zip(both, halves(root, own), strict=True):
+            found = {s.key: s for s in data.product(name).samples}
+            assert set(found) == {s.key for s in half}
+            assert all(found[s.key].drawn == s.drawn for s in half)
+            assert all(found[s.key].group == (s.group or s.key) for s in half)
 
 
 def test_a_larger_draw_holds_the_smaller_and_takes_types_in_turn(root: Path) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dapo.pack import Tiles
-from dapo.pack_changes import set_product
-from dapo.pack_io import read_pack, write_pack
+from dapo.pack_io import read_pack
 from pipeline.bundled import default_pack_path
 from pipeline.cli import invoke
 from trainer.retune import NOTE, PACK, REPORT
@@ -188,15 +186,6 @@ def test_too_few_good_frames_make_no_memory(tmp_path: Path) -> None:
     note = json.loads((tmp_path / "none" / NOTE).read_text())
     assert any("good frames to remember; 4 are needed" in line for line in note["notes"])
     assert read_pack(tmp_path / "none" / PACK).products["plate"].reference is None
-
-
-def test_products_that_are_cut_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plates(tmp_path / "data", good=6, each=3)
-    write_pack(
-        set_product(read_pack(default_pack_path()), "plate", {"tiles": Tiles(2, 2)}), tmp_path / "cut.pack"
-    )
-    assert retune(tmp_path, "--pack", str(tmp_path / "cut.pack")) == 2
-    assert "cut into tiles" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
