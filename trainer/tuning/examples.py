@@ -56,8 +56,7 @@ class Example:
 
     @property
     def teaches(self) -> bool:
-        """Whether it is known what is seen: not so in one of several windows where nobody drew the defect, or where just an edge
-        of it lies."""
+        """Whether it is known what is seen; not in one of several windows where nobody drew the defect, or just its edge lies."""
         return self.states is not None or len(self.content.windows) <= 1
 
     @property
