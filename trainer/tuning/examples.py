@@ -56,7 +56,7 @@ class Example:
 
     @property
     def teaches(self) -> bool:
-        """Whether it is known what is seen; not in one of several windows where nobody drew the defect, or just its edge lies."""
+        """Whether it is known what is seen; not in one of several windows where nobody drew the defect, or its edge lies."""
         return self.states is not None or len(self.content.windows) <= 1
 
     @property
