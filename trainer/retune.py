@@ -285,8 +285,8 @@ def command(
         return 0
     if isinstance(source, ArchiveDataset):
         # What was labelled is what was doubtful, and says nothing of what is usual.
-        shown = {sample.product for sample in samples}
-        drawn = drawn_frames(source, settings.archive.audit_rate, products=shown)
+        named = [name for name in source.products() if name in done.pack.products]
+        drawn = drawn_frames(source, settings.archive.audit_rate, products=named)
         usual = with_usual_frames(done.pack, drawn, settings.model, settings.run.batch)
         done = replace(done, pack=usual)
     from trainer.tuning.report import write_report

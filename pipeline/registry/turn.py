@@ -33,11 +33,13 @@ class Turn:
         self._lost = threading.Event()
 
     def check(self) -> None:
-        """Make sure that it is still held.
+        """Make sure that it is still held, and hold it for longer.
 
         Raises:
             UnderWay: somebody else has taken it over.
+            ServiceUnavailable: the store is away, so nobody knows.
         """
+        self.renew()
         if self._lost.is_set():
             raise UnderWay(
                 "another retuning has taken over, since the store did not answer for too long. This one goes on where "

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.native import MinioServer
+from pipeline.lock import locked
 from pipeline.registry.registry import Registry
 from pipeline.registry.turn import turn
 from pipeline.settings import load
@@ -91,6 +92,13 @@ def test_a_champion_is_retuned_promoted_and_watched(tmp_path: Path, minio: Minio
         status, _, told = plant_.retune()
     assert status == 75
     assert "ann@another is retuning" in told
+
+    # Likewise on this machine.
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    with locked(tmp_path / "runs"):
+        status, _, told = plant_.retune()
+    assert status == 75
+    assert "another run is writing there" in told
 
     # Begun, and stopped while it learns.
     promote = ("--then", "promote", "--shadow-frames", "0")

@@ -9,7 +9,7 @@ The manifest is read once, images only when they are asked for.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -71,15 +71,28 @@ class ArchiveDataset:
     def product(self, name: str) -> ProductData:
         return ProductData(name, tuple(sample for sample, _ in self.judged(name)))
 
-    def judged(self, name: str) -> list[tuple[Sample, Judged]]:
+    def judged(
+        self, name: str, skip: Callable[[str, SourceError], None] | None = None
+    ) -> list[tuple[Sample, Judged]]:
         """The frames of a product, each with what the model said of it, in the order of their pictures.
+
+        Args:
+            skip: told of a frame whose label can't be used, by its key: it is left out; None: it is an error.
 
         Raises:
             SourceError: no such product, or a label can't be used.
         """
         [name] = choose(self.products(), [name], self._name)
         checked_product(name, self._name)
-        return [(self._sample(row, said), row) for row, said in self._frames[name]]
+        found = []
+        for row, said in self._frames[name]:
+            try:
+                found.append((self._sample(row, said), row))
+            except SourceError as error:
+                if skip is None:
+                    raise
+                skip(row.frame_key, error)
+        return found
 
     @cached_property
     def _frames(self) -> dict[str, list[tuple[Judged, tuple[LabelRow, ...]]]]:

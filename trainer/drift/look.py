@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,25 +32,35 @@ class Looked:
 
 
 def drawn_frames(
-    data: ArchiveDataset, rate: float, most: int = MOST_FRAMES, products: Iterable[str] | None = None
+    data: ArchiveDataset,
+    rate: float,
+    most: int = MOST_FRAMES,
+    products: Iterable[str] | None = None,
+    skip: Callable[[str, SourceError], None] | None = None,
 ) -> dict[str, list[Sample]]:
     """Frames that were kept by chance alone, whatever was said of them: what the line looks like, without bias.
 
     Args:
         rate: of the archive's audit; at most what it was when frames were kept.
         most: frames of a product, evenly over the time.
-        products: these; None: all whose frames can be used. Names come from outside: one is left out, not stumbled over.
+        products: these; None: all.
+        skip: told of a product whose name can't be used; names come from outside, and one is not stumbled over.
     """
+    skip = skip or _left_out
     found = {}
     for product in data.products() if products is None else products:
         try:
-            judged = data.judged(product)
+            judged = data.judged(product, _left_out)
         except SourceError as error:
-            _LOG.warning("product %s is left out: %s", product, error)
+            skip(product, error)
             continue
         own = [sample for sample, row in judged if keeps_for_audit(row.frame_key, rate)]
         found[product] = [own[place] for place in evenly(len(own), most)]
     return found
+
+
+def _left_out(name: str, why: SourceError) -> None:
+    _LOG.warning("%s is left out: %s", name, why)
 
 
 def look(

@@ -130,7 +130,12 @@ class DriftWatch:
         )
         found = Looking(pack.configuration_hash, frozenset(pack.products))
         try:
-            frames = drawn_frames(data, self._settings.archive.audit_rate, self._frames)
+            frames = drawn_frames(
+                data,
+                self._settings.archive.audit_rate,
+                self._frames,
+                skip=lambda product, why: found.unknown.update({product: str(why)}),
+            )
         except NothingArchived as error:
             _LOG.warning("nothing to look at: %s", error)
             return self._told(found, now)

@@ -12,6 +12,7 @@ has each run gone on with the next day.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -61,6 +62,11 @@ class Run:
         """
         with write_whole(self.file(name)) as file:
             file.write(json.dumps(value, indent=1, allow_nan=False).encode())
+
+    def forget(self) -> None:
+        """It came to nothing, and another may begin as if it had not been."""
+        with explained(self.folder):
+            shutil.rmtree(self.folder)
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
         """Say what came of it: the run is done."""

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -133,14 +133,18 @@ def _carried_out(asked: Asked, encoder_of: Callable[[Pack], Encoder], tell: Prog
         models = open_store(settings.store, settings.store.models_bucket)
         held.callback(models.close)
         registry = Registry(models)
-        champion, by = registry.champion(), operator()
+        by = operator()
         with explained(asked.out):
             asked.out.mkdir(parents=True, exist_ok=True)
-        held.enter_context(locked(asked.out))
-        own = held.enter_context(turn(registry, champion.configuration_hash, by, _say))
+        try:
+            held.enter_context(locked(asked.out))
+        except SettingsError as error:
+            raise UnderWay(str(error)) from error
+        own = held.enter_context(turn(registry, registry.pointers().champion or "", by, _say))
+        champion = registry.champion()  # now: while the turn was waited for, somebody may have promoted
         options = {
             "since": asked.since,
-            "plan": repr(asked.plan),
+            "plan": repr(replace(asked.plan, cache=Path())),  # wherever features are kept, they are the same
             "products": list(asked.products),
             "salt": asked.salt,
             "rules": repr(rules),

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dapo.encoder import Encoder
-from dapo.errors import SettingsError, SourceError
-from dapo.pack import Pack
+from dapo.errors import SettingsError
+from dapo.pack import Pack, Product
 from dapo.pack_io import read_pack, write_pack
 from pipeline.atomic import write_whole
 from pipeline.bundled import default_pack_path
@@ -23,7 +23,7 @@ from pipeline.registry.promote import name_challenger
 from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
 from trainer.data.archive import ArchiveDataset
-from trainer.data.dataset import ProductData, choose
+from trainer.data.dataset import ProductData
 from trainer.data.sample import Sample, State
 from trainer.drift.look import drawn_frames, with_usual_frames
 from trainer.gate.compare import Pair
@@ -32,6 +32,7 @@ from trainer.gate.record import record_of
 from trainer.gate.rules import Question, Rules
 from trainer.gate.run import run_gate
 from trainer.gate.testset import make_test_set, refuse_seen
+from trainer.periodic.collect import usable
 from trainer.periodic.runs import Run
 from trainer.tuning.report import write_report
 from trainer.tuning.run import Plan, Progress, Retuned, retune
@@ -148,7 +149,7 @@ def carry_out(
         DapoError: a step can't be done; the same call goes on from there.
     """
     line.check(job.policy)
-    found = _found(data, job.products, say)
+    found = usable(data, job.products, tell, say)
     labelled = [s for own in found.values() for s in own if s.state is not State.UNLABELLED]
     began = {
         "run": run.folder.name,
@@ -164,7 +165,7 @@ def carry_out(
             "did": "nothing",
             "said": "nobody has labelled a frame of these days: 'dapo label-next' says which to begin with",
         }
-        run.finish(outcome)
+        run.forget()
         return outcome
     challenger = _challenger(job, data, labelled, run, tell, say)
     mine()
@@ -183,42 +184,6 @@ def carry_out(
     return outcome
 
 
-def _found(
-    data: ArchiveDataset, wanted: Sequence[str], say: Callable[[str], None]
-) -> dict[str, tuple[Sample, ...]]:
-    """The frames of each product, each labelled picture once: the first time it was taken.
-
-    A camera that stands, or a day that is fed again, gives one picture to several parts, which may be on different sides.
-
-    Raises:
-        SourceError: a product that is wanted is not there, or its frames can't be used.
-    """
-    found: dict[str, tuple[Sample, ...]] = {}
-    shown: set[str] = set()
-    copies = 0
-    for name in choose(data.products(), wanted, "the archive"):
-        try:
-            samples = data.product(name).samples
-        except SourceError as error:
-            if name in wanted:
-                raise
-            say(f"{error} It is left out.")  # names come from outside, and labels from people
-            continue
-        kept = []
-        for sample in samples:
-            if sample.state is not State.UNLABELLED:
-                content = sample.picture.version()
-                if content in shown:
-                    copies += 1
-                    continue
-                shown.add(content)
-            kept.append(sample)
-        found[name] = tuple(kept)
-    if copies:
-        say(f"{copies} labelled frames show the very picture of an earlier one, and are left out")
-    return found
-
-
 def _challenger(
     job: Job,
     data: ArchiveDataset,
@@ -233,7 +198,9 @@ def _challenger(
     sides = lasting_sides(labelled, job.salt)
     plan = _possible(job.plan, job.champion, sides.train, say)
     done = _tuned(job, plan, sides, run.file(CHECKPOINT), tell)
-    drawn = drawn_frames(data, job.settings.archive.audit_rate, products={one.product for one in labelled})
+    # All that the pack names: whatever was learned, it has forgotten what each usually looks like.
+    named = [name for name in data.products() if name in done.pack.products]
+    drawn = drawn_frames(data, job.settings.archive.audit_rate, products=named)
     usual = with_usual_frames(done.pack, drawn, job.settings.model, job.settings.run.batch)
     done = replace(done, pack=usual)
     for line in done.notes:
@@ -339,7 +306,7 @@ def lost(champion: Pack, challenger: Pack) -> list[str]:
     found = []
     bundled = read_pack(default_pack_path()).products
     for name, before in sorted(champion.products.items()):
-        if before == bundled.get(name):
+        if _decides(before) == _decides(bundled.get(name)):
             continue  # of the demo: no line of anybody's shows it
         after = challenger.products.get(name)
         decided = before.threshold_notok is not None and (after is None or after.threshold_notok is None)
@@ -347,6 +314,10 @@ def lost(champion: Pack, challenger: Pack) -> list[str]:
         if decided or remembered:
             found.append(name)
     return found
+
+
+def _decides(product: Product | None) -> object:
+    return product and (product.threshold_ok, product.threshold_notok, product.calibration, product.reference)
 
 
 def _followed(

@@ -29,10 +29,7 @@ from trainer.tuning.examples import Example
 from trainer.tuning.frozen import Frozen
 
 _BATCH = 32
-_COVER, _FINER = (
-    64,
-    4,
-)  # cells along a side of the map that says where production looks, and pixels of a mask in each
+_COVER = 64  # cells along a side of the map that says where production looks
 
 
 @dataclass(frozen=True)
@@ -92,25 +89,30 @@ def outcomes_under(pack: Pack, features: Features, examples: Sequence[Example]) 
 
 def shown(sample: Sample, product: Product) -> bool:
     """Whether production looks at any of a defect that is drawn; True where nobody drew it."""
-    mask = sample.mask_at(_COVER * _FINER) if product.roi or product.ignore else None
-    if mask is None or not sample.defective:
+    pixels = sample.types_in_pixels(()) if product.roi or product.ignore else None
+    if pixels is None:
         return True
-    cells = mask.reshape(_COVER, _FINER, _COVER, _FINER).any((1, 3))
-    return bool((cells & _cover(product)).any())
+    (ys, xs), (height, width) = np.nonzero(pixels), pixels.shape
+    return bool(_cover(product)[ys * _COVER // height, xs * _COVER // width].any())
 
 
 def looked_cells(example: Example, product: Product, grid: int) -> NDArray[np.bool_]:
-    """Patches of an example that production looks at: bool [grid * grid]."""
+    """Patches of an example that production looks at, at least in part: bool [grid * grid]."""
     if not (product.roi or product.ignore):
         return np.ones(grid * grid, bool)
-    middles = (np.arange(grid) + 0.5) / grid
-    xs, ys = middles, middles
+    edges = np.linspace(0, 1, grid + 1)
+    xs, ys = edges, edges
     if example.window is not None:
         part, frame = example.window, example.content
-        xs = (part.x + part.width * middles) / frame.width
-        ys = (part.y + part.height * middles) / frame.height
-    cover = _cover(product)
-    return np.asarray(cover[(ys * _COVER).astype(int)][:, (xs * _COVER).astype(int)].ravel())
+        xs = (part.x + part.width * edges) / frame.width
+        ys = (part.y + part.height * edges) / frame.height
+    sums = np.pad(_cover(product).cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # of all cells above and to the left
+    (top, bottom), (left, right) = (
+        (np.floor(at[:-1] * _COVER + 1e-9).astype(int), np.ceil(at[1:] * _COVER - 1e-9).astype(int))
+        for at in (ys, xs)
+    )
+    inside = sums[bottom][:, right] - sums[top][:, right] - sums[bottom][:, left] + sums[top][:, left]
+    return np.asarray(inside.ravel() > 0)
 
 
 def _cover(product: Product) -> NDArray[np.bool_]:

@@ -86,6 +86,9 @@ def with_memories(
         grid = math.isqrt(features.taps.shape[2])
         groups = together([examples["train"][row].sample for row in good])
         looked = _looked(alone, product, [examples["train"][row] for row in good], grid)
+        if not looked.any():
+            notes.append(f"{product}: production is told to look nowhere, so there is nothing to remember.")
+            continue
         memory = remember(
             features.rows(good).taps, groups, used,
             looked=looked, size=how.size, seed=how.seed, weights=WEIGHTS[learned],

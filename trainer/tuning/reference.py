@@ -88,7 +88,7 @@ def remember(
     held_out = []
     for fold in _folds(groups, seed):
         rest = np.setdiff1d(np.arange(len(cells)), fold)
-        if len(rest):
+        if len(rest) and counted[torch.from_numpy(rest)].any():
             those = torch.from_numpy(rest)
             rows = _picked(cells[those][counted[those]], size, seed)
             held_out += [distances(cells[frame][counted[frame]], rows) for frame in fold]

@@ -71,7 +71,10 @@ def test_no_better_and_label_more_are_no_failures_of_the_unit() -> None:
     assert unit(FOLDER / "dapo-retune.service")["Service"]["SuccessExitStatus"].split() == ["1", "3"]
     rules = cronjob()["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]  # type: ignore[index]
     assert rules[0]["onExitCodes"]["values"] == [1, 2, 3], "all else, such as 75 and 137, is tried again"
-    assert unit(FOLDER / "dapo-retune.service")["Service"]["RestartPreventExitStatus"] == "2"
+    service = unit(FOLDER / "dapo-retune.service")
+    assert service["Service"]["RestartForceExitStatus"] == "75"
+    assert "Restart" not in service["Service"], "a fault would repeat day and night"
+    assert int(service["Unit"]["StartLimitBurst"]) * 10 < 6 * 60, "a limit that is reached"
     assert cronjob()["spec"]["concurrencyPolicy"] == "Forbid"  # type: ignore[index]
 
 

@@ -12,14 +12,9 @@ import pytest
 
 from dapo.errors import ServiceUnavailable, SettingsError, SourceError
 from dapo.pack_io import read_pack
-from pipeline.archive import labels
-from pipeline.archive.archiver import Archiver, Item
-from pipeline.archive.policy import Policy as Keeping
 from pipeline.registry.lease import UnderWay
 from pipeline.registry.registry import Registry
 from pipeline.testing import MemoryStore
-from schemas.labels import GOOD, label_row
-from tests.contract.archive_tree import result
 from trainer.data.sample import State
 from trainer.data.split import content_hash
 from trainer.drift.measure import knows
@@ -267,30 +262,6 @@ def test_a_turn_that_was_lost_moves_nothing(
     assert not run.file(CAME).exists(), "it is gone on with"
 
 
-def test_one_picture_of_two_parts_and_a_name_that_is_no_files_stop_nothing(tmp_path: Path) -> None:
-    """A camera that stands, and a header that somebody filled by hand."""
-    store = MemoryStore("images")
-    plant.archive(store, tmp_path / "frames")
-    first = next(row for _, row in plant.dataset(store).judged("ring"))
-    picture, rows, items = store.get(first.object_key), [], []
-    for number in range(12):
-        odd = {"product_id": "4711/2"} if number == 0 else {"product_id": "ring"}
-        row = result(f"again {number}", part_id=f"other {number}", captured_at=plant.NOON, **odd)
-        items.append(Item(row, picture, 0, 500 + number))
-        rows.append(label_row(row.result_id, GOOD, plant.NOON, "cli", author="ann"))
-    Archiver(store, Keeping(audit_rate=1.0)).archive(items)
-    labels.write(store, [labels.Entry(row, 0, 500 + number) for number, row in enumerate(rows)])
-    run = begun(tmp_path / "runs", plant.champion().configuration_hash, {}, NOW)
-    registry, said = plant.registry(MemoryStore("models")), []  # type: ignore[var-annotated]
-    outcome = carry_out(
-        job(tmp_path / "cache", scopes=(Scope.REFERENCE,)), plant.dataset(store), registry, plant.NotedLine(), run,
-        say=said.append,
-    )  # fmt: skip
-    assert outcome["labelled"] == 60
-    assert any("4711/2" in line for line in said)
-    assert any(line.startswith("11 labelled frames show the very picture") for line in said)
-
-
 def test_without_a_label_nothing_is_tuned(tmp_path: Path) -> None:
     store = MemoryStore("images")
     data = plant.archive(store, tmp_path / "frames", labelled=False)
@@ -299,8 +270,7 @@ def test_without_a_label_nothing_is_tuned(tmp_path: Path) -> None:
     outcome = carry_out(job(tmp_path / "cache"), data, registry, plant.NotedLine(), run)
     assert outcome["outcome"] == NOTHING
     assert "label-next" in outcome["said"]
-    assert run.file(CAME).exists()
-    assert not run.file(PACK).exists()
+    assert not run.folder.exists(), "the next night begins anew, whatever --every says"
 
 
 def test_a_checkpoint_of_other_frames_is_begun_anew(

@@ -263,6 +263,16 @@ def test_a_defect_where_nobody_looks_is_left_out(
     assert any(line.startswith("1 frames show their defect only where") for line in found.notes)
 
 
+def test_a_small_defect_that_production_sees_is_kept(samples: list[Sample]) -> None:
+    """However large the frame is."""
+    small = drawn_at(samples[-1], ("hole", slice(1501, 1510), slice(2001, 2010)), side=4000)
+    mask = small.mask_at(256)
+    assert mask is not None
+    assert not mask.any(), "it is lost where masks are squashed"
+    assert shown(small, Product(ignore=(IGNORED,)))
+    assert not shown(small, Product(roi=(((0.9, 0.9), (1.0, 0.9), (1.0, 1.0)),)))
+
+
 def test_windows_of_one_good_frame_are_no_four_good_frames(cut_pack: Pack, tmp_path: Path) -> None:
     frames = [s for s in plates(tmp_path / "data", good=1, each=3) if s.product == "plate"]
     found = retune(
@@ -279,6 +289,10 @@ def test_patches_that_production_looks_at() -> None:
     right = replace(example, window=HALVES.windows[1])
     assert looked_cells(right, product, 4).reshape(4, 4)[3].tolist() == [True, False, False, False]
     assert looked_cells(right, Product(), 4).all()
+    screw = ((0.97, 0.97), (0.98, 0.97), (0.98, 0.98), (0.97, 0.98))
+    whole = replace(example, window=None)
+    found = looked_cells(whole, Product(roi=(screw,)), 4).reshape(4, 4)
+    assert np.argwhere(found).tolist() == [[3, 3]], "smaller than a patch, and production looks at it"
 
 
 def test_what_varies_where_nobody_looks_is_not_remembered() -> None:
