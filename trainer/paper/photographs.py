@@ -96,16 +96,22 @@ def linked(root: Path, out: Path) -> dict[str, int]:
         OutputError: a link can't be made.
     """
     rows, counts = [], {"first": 0, "second": 0}
+
+    def link(side: str, path: Path) -> None:
+        there = out / side / path.relative_to(root)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.unlink(missing_ok=True)
+        there.symlink_to(path.resolve())
+
     with explained(out):
-        for own in photographs(root).values():
+        for name, own in photographs(root).items():
             for side, half in zip(counts, halves(root, own), strict=True):
+                for extra in (root / name).glob("*.json"):  # what the numbers in its masks mean
+                    link(side, extra)
                 for sample in half:
                     masks = {r.mask.path for r in sample.regions if isinstance(r.mask, MaskFile)}
                     for path in (root / sample.key, *masks):
-                        link = out / side / path.relative_to(root)
-                        link.parent.mkdir(parents=True, exist_ok=True)
-                        link.unlink(missing_ok=True)
-                        link.symlink_to(path.resolve())
+                        link(side, path)
                     rows.append((sample.key, sample.group or sample.key))
                     counts[side] += 1
         with open(out / "groups.csv", "w", newline="", encoding="utf-8") as file:

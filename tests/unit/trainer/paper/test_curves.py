@@ -48,6 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     cv2.imwrite(str(path), mask)
                 note = f"tile group {n // 2}" if product == "tile" else ""
                 rows.append({"file": key, "product": product, "note": note, "source_path": f"a/{n}.png"})
+    (root / "tile" / "types.json").write_text('{"crack": 1, "hole": 2}')
     with open(root / "manifest.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["file", "product", "note", "source_path"])
         writer.writeheader()
@@ -73,6 +74,7 @@ def test_halves_can_be_tuned_on_and_tested_by_hand(root: Path, tmp_path: Path) -
     counts = linked(root, tmp_path)
     assert counts == linked(root, tmp_path)
     assert sum(counts.values()) == 48
+    assert (tmp_path / "second" / "tile" / "types.json").exists(), "what numbers in masks mean"
     both = [
         open_dataset(f"mvtec:{tmp_path / side}", Options(groups=tmp_path / "groups.csv"))
         for side in ("first", "second")
