@@ -118,16 +118,25 @@ def novel_types(
 
 
 def run_trial(
-    trial: Trial, variant: Variant, encoder: Encoder, cache: Path, *, epochs: int = EPOCHS
+    trial: Trial,
+    variant: Variant,
+    encoder: Encoder,
+    cache: Path,
+    *,
+    epochs: int = EPOCHS,
+    pack: Pack | None = None,
 ) -> Figures:
-    """Tune as the variant says, and test."""
+    """Tune as the variant says, and test.
+
+    Args:
+        pack: that was tuned so already, by `tuned`.
+    """
     trained = {word for sample in trial.train for word in sample.words}
     words = sorted(trained | {word for product in trial.test for word in product.words})
-    pack = (
-        _tuned(trial, variant, encoder, cache, epochs)
-        if variant.learned
-        else make_handwritten_pack(encoder, words)
-    )
+    if not variant.learned:
+        pack = make_handwritten_pack(encoder, words)
+    elif pack is None:
+        pack = tuned(trial, variant, encoder, cache, epochs)
     if not variant.words:
         pack = _of_one_word(pack, words)
     fitted = pack_for(pack, encoder, trial.test, "paper")
@@ -143,7 +152,8 @@ def run_trial(
     return found
 
 
-def _tuned(trial: Trial, variant: Variant, encoder: Encoder, cache: Path, epochs: int) -> Pack:
+def tuned(trial: Trial, variant: Variant, encoder: Encoder, cache: Path, epochs: int) -> Pack:
+    """A pack tuned from scratch on the trial's frames, as the variant says."""
     train = trial.train if variant.words else tuple(_of_no_type(sample) for sample in trial.train)
     depth = {} if variant.deep else {"tokens": 0, "text_depth": 0}
     words = sorted({word for sample in train for word in sample.words})

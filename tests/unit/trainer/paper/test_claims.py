@@ -12,7 +12,7 @@ from dapo.testing import small_encoder
 from tests.unit.trainer.tuning.plates import plates
 from trainer.data.dataset import ProductData
 from trainer.data.sample import Sample
-from trainer.paper.claims import Trial, _tuned, new_products, novel_types, run_trial
+from trainer.paper.claims import Trial, new_products, novel_types, run_trial, tuned
 from trainer.paper.comparison import (
     DAPO,
     HAND,
@@ -84,13 +84,13 @@ def test_every_variant_is_tuned_and_tested(trial: Trial, variant: object, tmp_pa
 
 def test_ablations_lack_what_they_say(trial: Trial, tmp_path: Path) -> None:
     encoder = small_encoder()
-    whole, shallow, wordless = (_tuned(trial, one, encoder, tmp_path, 1) for one in (DAPO, DEEP, WORDS))
+    whole, shallow, wordless = (tuned(trial, one, encoder, tmp_path, 1) for one in (DAPO, DEEP, WORDS))
     assert whole.tensors["prompt.visual"].size > 0
     assert shallow.tensors["prompt.visual"].size == 0
     assert not [name for name in shallow.tensors if name.startswith("prompt.text.")]
     assert [word.word for word in whole.types] == ["scratch"]
     assert [word.word for word in wordless.types] == ["x"]
-    fresh = _tuned(trial, DAPO, encoder, tmp_path, 2)
+    fresh = tuned(trial, DAPO, encoder, tmp_path, 2)
     assert not np.array_equal(fresh.tensors["adapter.0.weight"], whole.tensors["adapter.0.weight"])
 
 
