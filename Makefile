@@ -60,7 +60,7 @@ chaos: setup  ## kill servers and processes at random, count what is lost (KILLS
 	$(BIN)/python -m tests.chaos.run --kills $(KILLS) --seed $(SEED) $(if $(filter 0,$(shell id -u)),--full-disk)
 
 DATA ?= $(DAPO_EVAL_DATA)
-paper: setup  ## the paper's claims and what labels are worth, on photographs (DATA=FOLDER; about two hours on two cores)
+paper: setup  ## the paper's claims and what labels are worth, on photographs (DATA=FOLDER; about two hours)
 	@test -d "$(DATA)" || { echo "Say where the photographs are: make paper DATA=FOLDER (docs/reproduce.md says how they must lie)"; exit 1; }
 	$(BIN)/python -m trainer.paper.claims --data "$(DATA)" --out paper
 	$(BIN)/python -m trainer.paper.curves --data "$(DATA)" --out paper/curves
