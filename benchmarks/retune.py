@@ -37,6 +37,7 @@ from trainer.tuning.frozen import Joint
 from trainer.tuning.learner import Learner
 from trainer.tuning.loop import History, Step, Tuning, tune
 from trainer.tuning.scope import Scope
+from triton_models.encode import keep_freed_memory
 
 PRODUCT, FAMILY = "part", "brushed"
 WORDS = ("scratch", "dent", "stain", "hole")
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `dapo retune` does
     pack = read_pack(default_pack_path())
     encoder = load_pack_encoder(pack)
     console = Console(stderr=True)
