@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from dapo.memory import keep_freed_memory
 from dapo.pack_io import read_pack
 from dapo.packing import load_pack_encoder, model_from_pack
 from dapo.preprocess import resize
@@ -37,7 +38,6 @@ from trainer.tuning.frozen import Joint
 from trainer.tuning.learner import Learner
 from trainer.tuning.loop import History, Step, Tuning, tune
 from trainer.tuning.scope import Scope
-from triton_models.encode import keep_freed_memory
 
 PRODUCT, FAMILY = "part", "brushed"
 WORDS = ("scratch", "dent", "stain", "hole")

@@ -171,6 +171,7 @@ def command(
 
     Exit status: 0 done, 2 wrong usage; with --auto that of 'dapo gate': 0 promote, 1 refuse, 3 not decidable.
     """
+    from dapo.memory import keep_freed_memory
     from trainer.drift.look import drawn_frames, with_usual_frames
     from trainer.tuning.loop import Tuning, join_processes, processes
     from trainer.tuning.memories import Memories
@@ -179,7 +180,6 @@ def command(
     from trainer.tuning.sides import Sides, balanced_sides, labelled
     from trainer.tuning.summary import summary
     from trainer.tuning.thresholds import Wanted
-    from triton_models.encode import keep_freed_memory
 
     keep_freed_memory()  # each step needs the same blocks: half of its time went into taking them from the system again
     together(

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import get_args
 
 import torch
 
 from dapo.errors import SettingsError
+from dapo.memory import keep_freed_memory
 from dapo.predictor import ImageSide
 from dapo.runtime import Runtime
 from triton_models.config import RUNTIME, THREADS, WEIGHTS_FOLDER
 from triton_models.contract import CLS, FEATURES_HASH, IMAGE, MAX_BATCH, TAPS
 from triton_models.settings import Settings, Tensors
 from triton_models.weights import find_weights
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_LARGEST_BLOCK = 32 * 2**20  # glibc takes no more here; an encoder's intermediate results are a few MB each
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep what it frees. False where its C library is not glibc.
-
-    Left to itself glibc gives large blocks back to the system and takes them again for the next frame, page by page:
-    3,000 page faults a frame and 8 of dapo-tiny's 46 ms on one core. A model's process needs the same blocks for ever.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return bool(mallopt and mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 
 
 class Encode:

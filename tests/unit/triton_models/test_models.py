@@ -101,7 +101,7 @@ def test_features_of_another_image_side_are_not_signed() -> None:
 def test_a_model_process_keeps_the_memory_it_frees() -> None:
     program = """
 import resource, numpy as np
-from triton_models.encode import keep_freed_memory
+from dapo.memory import keep_freed_memory
 assert keep_freed_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
