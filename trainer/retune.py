@@ -141,8 +141,11 @@ def command(
         None, "--loss-size", min=1, help="Side of the labels in cells.", show_default="4 per patch"
     ),
     whole_masks: bool = typer.Option(False, "--whole-masks", help="Shrink masks as the research code does."),
-    memory_of: Literal["taps", "stem", "both"] = typer.Option(
-        "both", "--memory-of", help="What memories of good frames are made of: taps, stem or both."
+    memory_of: Literal["stem", "taps"] | None = typer.Option(
+        None,
+        "--memory-of",
+        help="What memories of good frames are made of.",
+        show_default="stem, where the encoder has one",
     ),
     memory_size: int = typer.Option(1000, "--memory-size", min=1, help="Rows of a product's memory."),
     false_alarm_rate: float = typer.Option(

@@ -26,6 +26,9 @@ from trainer.data.dataset import ProductData, choose
 from trainer.data.open import Options, open_dataset
 from trainer.evaluation.table import markdown
 
+_CUT = "judged in tiles and regions, as production does; so no multi-type figures"
+_WHOLE = "judged as a whole, as the papers do; production looks at tiles or regions of it"
+
 
 def register(app: typer.Typer) -> None:
     """Add `evaluate`."""
@@ -89,7 +92,7 @@ def _evaluate(
         pass  # whether the tables can be written is known before the work, not after it
     from dapo.packing import load_pack_encoder
     from dapo.predictor import Predictor
-    from trainer.evaluation.protocol import figures, mean_figures, pack_for, predict
+    from trainer.evaluation.protocol import figures, is_cut, mean_figures, pack_for, predict
 
     encoder = load_pack_encoder(base, model.weights)
     pack = pack_for(base, encoder, data, "paper" if protocol == "paper" else "default")
@@ -118,6 +121,8 @@ def _evaluate(
             done[product.name] = kept
             for warning in _warnings(product, kept, pack):
                 console.print(f"{product.name}: {warning}")
+            if is_cut(pack.product(product.name)):
+                console.print(f"{product.name}: {_CUT if protocol == 'default' else _WHOLE}")
     mean = mean_figures(list(done.values()))
     table = markdown(done, mean)
     result = {

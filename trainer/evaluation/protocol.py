@@ -1,7 +1,8 @@
 """One product through the protocol: predictions, then every metric of it.
 
-`paper`: paper scoring over the words of the whole data set. `default`: generic words detect, the product's words type.
-Maps and masks are squashed to the model's input alike; maps are enlarged once, bilinear, corners aligned.
+`paper`: paper scoring over the words of the whole data set, frames as a whole. `default`: generic words detect, the product's
+words type, and frames are cut as production cuts them. Maps and masks are squashed to the model's input alike; maps are
+enlarged once, bilinear, corners aligned.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 from dapo import head
 from dapo.encoder import Encoder
 from dapo.inspection import Prediction
-from dapo.judge import upsample
+from dapo.judge import looked_at, upsample
 from dapo.model import ImageFeatures
 from dapo.pack import ANY_PRODUCT, PAIR, REFERENCE, USUAL, Pack, Product, Scoring, TypeWord
 from dapo.packing import type_vector
 from dapo.predictor import Predictor
 from dapo.preprocess import resize
+from dapo.tiles import merge, windows
 from dapo.vocabulary import slugify
 from trainer.data.dataset import ProductData
 from trainer.data.sample import GOOD, Sample
@@ -38,7 +40,7 @@ PAPER = Scoring(kind="paper", top_k_fraction=1.0, fuse_map=0.0, smoothing_sigma=
 
 @dataclass(frozen=True)
 class Outcome:
-    """One test image as predicted: `states` [1+K, S, S] are the probabilities of the multi-type task."""
+    """One test image as predicted: `states` [1+K, S, S] are the probabilities of the multi-type task, which cut frames lack."""
 
     sample: Sample
     prediction: Prediction
@@ -88,7 +90,9 @@ def _without_others(pack: Pack, named: Mapping[str, Product]) -> dict[str, NDArr
 def predict(
     predictor: Predictor, product: ProductData, advance: Callable[[int], None] = lambda count: None
 ) -> list[Outcome]:
-    """All test images of a product, in order."""
+    """All test images of a product, in order; by `default` scoring cut into its tiles and regions, where it has any."""
+    if predictor.scoring.kind == "default" and is_cut(predictor.pack.product(product.name)):
+        return [_predict_cut(predictor, sample, advance) for sample in product.samples]
     outcomes = []
     several = len(product.words) > 1 and product.has_masks
     for first in range(0, len(product.samples), BATCH):
@@ -102,6 +106,26 @@ def predict(
         outcomes += [Outcome(*row) for row in zip(samples, predictions, states, strict=True)]
         advance(len(samples))
     return outcomes
+
+
+def is_cut(product: Product) -> bool:
+    """Whether production looks at parts of a frame, not at the frame as it is."""
+    return bool(product.tiles or product.roi or product.ignore)
+
+
+def _predict_cut(predictor: Predictor, sample: Sample, advance: Callable[[int], None]) -> Outcome:
+    """One image as production merges and weighs its windows."""
+    product, image = predictor.pack.product(sample.product), sample.image()
+    height, width = image.shape[:2]
+    parts = windows(width, height, product.tiles, product.roi)
+    predictions: list[Prediction] = []
+    for first in range(0, len(parts), BATCH):
+        small = np.stack(
+            [resize(part.cut(image), predictor.image_size) for part in parts[first : first + BATCH]]
+        )
+        predictions += predictor.predict(small, [sample.product] * len(small))
+    advance(1)
+    return Outcome(sample, looked_at(merge(predictions, parts, width, height), product), None)
 
 
 @torch.inference_mode()

@@ -31,14 +31,14 @@ class Memories:
     """How memories are made.
 
     Attributes:
-        of: "taps", what the head is given anyway; "stem", one more tap of the encoder's frozen stem; "both". An encoder
-            without a stem has taps alone.
+        of: "stem", one more tap, made of the encoder's frozen stem, which no tuning moves: frames that were learned from are
+            no nearer in it than others; "taps", all that the head is given anyway. None: the stem, where the encoder has one.
         size: most rows of one.
         frames: most good frames of one, the first of a seeded draw; of frames that are cut as many as have so many windows.
         seed: of the draw and the coreset.
     """
 
-    of: Literal["taps", "stem", "both"] = "both"
+    of: Literal["stem", "taps"] | None = None
     size: int = SIZE
     frames: int = 200
     seed: int = 0
@@ -66,9 +66,8 @@ def with_memories(
         learned: whether words were learned from the same frames: a memory then counts less where nothing else says how much.
     """
     taps = int(seen["train"].taps.shape[1]) if seen["train"] is not None else 0
-    used = (taps - 1,) if how.of == "stem" else tuple(range(taps))
-    if how.of == "taps":
-        used = tuple(range(taps - pack.has_stem_tap))
+    of_stem = pack.has_stem_tap and how.of != "taps"
+    used = (taps - 1,) if of_stem else tuple(range(taps - pack.has_stem_tap))
     notes = []
     made, alone = pack, without_memories(pack)  # a weight is against the words, not against an older memory
     for product in sorted({example.product for example in examples["train"]}):
@@ -137,16 +136,18 @@ def principal_directions(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weight [width, channels] and bias [width] of a projection to the directions of greatest variance.
 
-    Channels are scaled to one spread first.
+    Channels are scaled to one spread first. The last number of each cell is a constant, as large as a usual cell is long: what
+    is projected is normalised afterwards, and without it a cell of twice the contrast would be the same as any other.
     """
     mean, std = cells.mean(0), cells.std(0) + 1e-6
     scaled = (cells - mean) / std
     _, _, directions = np.linalg.svd(scaled, full_matrices=False)
-    kept = directions[:width]
-    if len(kept) < width:
-        kept = np.concatenate([kept, np.zeros((width - len(kept), kept.shape[1]), np.float32)])
+    kept = directions[: width - 1]
+    kept = np.concatenate([kept, np.zeros((width - len(kept), kept.shape[1]), np.float32)])
     weight = (kept / std).astype(np.float32)
-    return np.ascontiguousarray(weight), np.ascontiguousarray(-(weight @ mean), np.float32)
+    bias = -(weight @ mean)
+    bias[-1] = math.sqrt(cells.shape[1])
+    return np.ascontiguousarray(weight), np.ascontiguousarray(bias, np.float32)
 
 
 def _good(example: Example) -> bool:

@@ -21,10 +21,10 @@ from dapo.pack_changes import uncalibrated
 from dapo.reference import anomaly, cell_features, distances
 from trainer.evaluation.metrics import auroc, tally
 
-SIZE = 1000  # rows of a memory: with four taps of dapo-tiny 3 MB a product
+SIZE = 1000  # rows of a memory: of dapo-tiny's stem 0.8 MB a product
 # Weights (score, map) of a memory where no labelled frame says better, by whether words were learned from frames of the product
-# too: on photographs a memory alone ranks better than untuned words, and adds to tuned ones (docs/retune.md).
-WEIGHTS = {False: (1.0, 0.75), True: (0.5, 0.25)}
+# too: on photographs a memory ranks better than untuned words, and adds to tuned ones (docs/retune.md).
+WEIGHTS = {False: (0.75, 0.25), True: (0.5, 0.25)}
 _PROJECTED = 64  # dimensions that distances are compared in while rows are picked: the order hardly changes, the time does
 _FOLDS = 3
 _RARE = 0.995  # share of good cells that lie nearer than `Reference.middle`

@@ -124,8 +124,7 @@ def retune(
     """
     _refuse(base, encoder, sides, plan)
     learned = learned_scope(plan.scopes)
-    kind = plan.memories.of if Scope.REFERENCE in plan.scopes else "taps"
-    of_stem = kind == "stem" or (kind == "both" and has_stem(encoder.clip.visual))
+    of_stem = Scope.REFERENCE in plan.scopes and plan.memories.of != "taps" and has_stem(encoder.clip.visual)
     frozen = frozen_half(learned, base, encoder, stem=of_stem)
     cache = FeatureCache(plan.cache, frozen, encoder.image_size)
     sides, contents, notes = _filled(sides, cache, base, plan, tell)

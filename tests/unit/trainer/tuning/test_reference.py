@@ -13,6 +13,7 @@ from dapo.errors import PackError
 from dapo.pack import Product, Scoring
 from dapo.pack_io import pack_bytes, unpack
 from dapo.predictor import Head
+from dapo.reference import StemTap, distances
 from trainer.tuning.memories import Memories, principal_directions
 from trainer.tuning.reference import Known, remember, weighted, with_memory, without_memories
 
@@ -125,6 +126,15 @@ def test_principal_directions_keep_distances() -> None:
     np.testing.assert_allclose(
         np.linalg.norm(projected[0] - projected[1]), np.linalg.norm(scaled[0] - scaled[1]), rtol=1e-3
     )
+
+
+def test_a_cell_of_twice_the_contrast_is_another() -> None:
+    cells = np.random.default_rng(3).normal(size=(2000, 40)).astype(np.float32)
+    cells -= cells.mean(0)
+    tap = StemTap(*map(torch.from_numpy, principal_directions(cells, 48)))
+    one, twice = (tap(torch.from_numpy(scale * cells[:1])[..., None, None])[0] for scale in (1.0, 2.0))
+    assert float(distances(one, twice)) > 0.2
+    assert float(distances(one, one)) < 1e-3
 
 
 def test_wrong_options_are_named() -> None:

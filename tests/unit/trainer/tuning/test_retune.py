@@ -106,13 +106,13 @@ def test_a_learned_image_side_drops_memories_that_are_not_made_again(done: Path)
     assert read_pack(done / "full" / PACK).products["plate"].reference is None
 
 
-def test_memories_of_the_stem(done: Path) -> None:
-    assert retune(done, "--scope", "reference", "--memory-of", "stem", out="stem") == 0
-    pack = read_pack(done / "stem" / PACK)
-    assert pack.has_stem_tap
+def test_memories_are_of_the_stem_unless_taps_are_asked_for(done: Path) -> None:
+    assert retune(done, "--scope", "reference", "--memory-of", "taps", out="taps") == 0
+    pack = read_pack(done / "taps" / PACK)
+    assert not pack.has_stem_tap
     assert pack.products["ring"].reference is not None
-    assert pack.products["ring"].reference.taps == (4,)
-    assert read_pack(done / "out" / PACK).products["ring"].reference.taps == (0, 1, 2, 3, 4)
+    assert pack.products["ring"].reference.taps == (0, 1, 2, 3)
+    assert read_pack(done / "out" / PACK).products["ring"].reference.taps == (4,)
 
 
 @pytest.mark.parametrize(

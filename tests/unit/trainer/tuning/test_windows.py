@@ -15,12 +15,15 @@ from dapo.pack import Pack, Product, Tiles
 from dapo.pack_changes import set_product
 from dapo.pack_io import read_pack
 from dapo.packing import load_pack_encoder
+from dapo.predictor import Predictor
 from dapo.tiles import Window
 from pipeline.bundled import default_pack_path
 from pipeline.settings import load
 from schemas.rle import encode_mask
+from trainer.data.dataset import ProductData
 from trainer.data.masks import RunLengths
 from trainer.data.sample import GOOD, Region, Sample, State
+from trainer.evaluation.protocol import Outcome, Protocol, pack_for, predict
 from trainer.gate.compare import Pair
 from trainer.tuning.cache import Content, Cut, FeatureCache
 from trainer.tuning.examples import Example, make_examples, manifest_hash
@@ -226,6 +229,25 @@ def test_scores_in_a_retuning_are_those_of_production(done: Retuned) -> None:
     for outcome in done.after.outcomes:
         said = verdicts[outcome.sample.key].anomaly_score
         assert outcome.prediction.score == pytest.approx(said, abs=5e-3), outcome.sample.key
+
+
+def test_an_evaluation_cuts_as_production_does_unless_it_is_the_papers(done: Retuned) -> None:
+    assert done.after is not None
+    encoder = load_pack_encoder(done.pack)
+    products = [ProductData(n, tuple(s for s in done.sides.test if s.product == n)) for n in PRODUCTS]
+    tuned = {outcome.sample.key: outcome.prediction for outcome in done.after.outcomes}
+
+    def outcomes(protocol: Protocol) -> list[Outcome]:
+        fitted = pack_for(done.pack, encoder, products, protocol)
+        predictor = Predictor(fitted, encoder=encoder, runtime="torch", threads=2)
+        return [outcome for product in products for outcome in predict(predictor, product)]
+
+    for outcome in outcomes("default"):
+        known = tuned[outcome.sample.key]
+        assert outcome.prediction.score == pytest.approx(known.score, abs=5e-3), outcome.sample.key
+        assert outcome.prediction.map.shape == known.map.shape
+    grid = encoder.grid
+    assert {outcome.prediction.map.shape for outcome in outcomes("paper")} == {(grid, grid)}
 
 
 def test_the_pack_keeps_how_it_cuts_and_judges_by_new_thresholds(done: Retuned, cut_pack: Pack) -> None:
