@@ -102,11 +102,13 @@ def with_memories(
     return made, notes
 
 
-def can_remember(examples: Sequence[Example]) -> bool:
-    """Whether any product has good frames enough for a memory."""
+def needs_stem_tap(pack: Pack, examples: Sequence[Example]) -> bool:
+    """Whether memories are made of a stem's tap that the pack lacks, or that no memory needs as it is."""
     frames = {(example.product, id(example.sample)) for example in examples if _good(example)}
     good = Counter(product for product, _ in frames)
-    return any(count >= _LEAST_FRAMES for count in good.values())
+    made = {product for product, count in good.items() if count >= _LEAST_FRAMES}
+    kept = {name for name, product in pack.products.items() if product.reference} - made
+    return bool(made) and not (kept and pack.has_stem_tap)
 
 
 def with_stem_tap(

@@ -36,7 +36,7 @@ from trainer.tuning.look import (
     shown,
 )
 from trainer.tuning.loop import History, Step, Tuning, tune
-from trainer.tuning.memories import Memories, can_remember, with_memories, with_stem_tap
+from trainer.tuning.memories import Memories, needs_stem_tap, with_memories, with_stem_tap
 from trainer.tuning.notes import lost, unplaced, untrained
 from trainer.tuning.packs import learned_pack, products_with_pairs, remembering, with_words
 from trainer.tuning.reference import without_memories
@@ -148,7 +148,7 @@ def retune(
         notes.append(
             "memories of good frames that are not made again were dropped: they are of the old image side."
         )
-    if of_stem and not pack.has_stem_tap and can_remember(examples["train"]):
+    if of_stem and needs_stem_tap(pack, examples["train"]):
         pack = with_stem_tap(pack, encoder, cache, examples["train"], plan.seed)
     seen = {
         name: features_under(pack, encoder, frozen, cache, own) if own else None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dapo.pack_io import read_pack
+from dapo.pack import STEM_TAP
+from dapo.pack_io import read_pack, write_pack
 from pipeline.bundled import default_pack_path
 from pipeline.cli import invoke
 from trainer.retune import NOTE, PACK, REPORT
+from trainer.tuning.reference import Memory, with_memory
 
 from .plates import plates
 
@@ -113,6 +117,21 @@ def test_memories_are_of_the_stem_unless_taps_are_asked_for(done: Path) -> None:
     assert pack.products["ring"].reference is not None
     assert pack.products["ring"].reference.taps == (0, 1, 2, 3)
     assert read_pack(done / "out" / PACK).products["ring"].reference.taps == (4,)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_the_stems_tap_is_made_again_unless_another_products_memory_is_of_it(done: Path, other: bool) -> None:
+    tuned, weight = read_pack(done / "out" / PACK), f"{STEM_TAP}.weight"
+    old = replace(tuned, tensors={**tuned.tensors, weight: np.ones_like(tuned.tensors[weight])})
+    if other:
+        plate = old.products["plate"].reference
+        assert plate is not None
+        old = with_memory(old, "cup", Memory(old.tensors["reference.plate"], plate))
+    write_pack(old, done / "old.pack")
+    assert retune(done, "--pack", str(done / "old.pack"), "--scope", "reference", out="again") == 0
+    made = read_pack(done / "again" / PACK)
+    assert np.array_equal(made.tensors[weight], old.tensors[weight]) == other
+    assert ("cup" in made.products) == other
 
 
 @pytest.mark.parametrize(
