@@ -26,7 +26,7 @@ from trainer.data.dataset import ProductData, choose
 from trainer.data.open import Options, open_dataset
 from trainer.evaluation.table import markdown
 
-_CUT = "judged in tiles and regions, as production does; so no multi-type figures"
+_CUT = "judged in tiles and regions, as production does; such frames have no multi-type figures"
 _WHOLE = "judged as a whole, as the papers do; production looks at tiles or regions of it"
 
 
@@ -38,7 +38,11 @@ def register(app: typer.Typer) -> None:
         data: str = typer.Argument(
             ..., help="Labelled images: a folder or file, FORMAT:PATH, or archive:30d (docs/data.md)."
         ),
-        protocol: str = typer.Option("default", "--protocol", help="paper or default scoring."),
+        protocol: str = typer.Option(
+            "default",
+            "--protocol",
+            help="default: as production judges; paper: whole frames, method section 3.",
+        ),
         products: str = typer.Option(
             "", "--products", help="Some products, separated by commas; default: all."
         ),
@@ -93,6 +97,7 @@ def _evaluate(
     from dapo.packing import load_pack_encoder
     from dapo.predictor import Predictor
     from trainer.evaluation.protocol import figures, is_cut, mean_figures, pack_for, predict
+    from trainer.tuning.look import shown
 
     encoder = load_pack_encoder(base, model.weights)
     pack = pack_for(base, encoder, data, "paper" if protocol == "paper" else "default")
@@ -109,7 +114,11 @@ def _evaluate(
         task = progress.add_task("images", total=sum(len(product.samples) for product in data))
         for product in data:
             note = out / f"{protocol}-{product.name}.json"
-            key = _key(pack.configuration_hash, protocol, product)
+            own = pack.product(product.name)
+            as_production = protocol == "default"
+            cut = is_cut(own)
+            way = f"{protocol}, cut" if cut and as_production else protocol
+            key = _key(pack.configuration_hash, way, product)
             kept = _kept(note, key) if resume else None
             if kept is None:
                 progress.update(task, description=product.name)
@@ -121,8 +130,14 @@ def _evaluate(
             done[product.name] = kept
             for warning in _warnings(product, kept, pack):
                 console.print(f"{product.name}: {warning}")
-            if is_cut(pack.product(product.name)):
-                console.print(f"{product.name}: {_CUT if protocol == 'default' else _WHOLE}")
+            if cut:
+                console.print(f"{product.name}: {_CUT if as_production else _WHOLE}")
+            hidden = sum(sample.defective and not shown(sample, own) for sample in product.samples)
+            if hidden and as_production:
+                console.print(
+                    f"{product.name}: {hidden} frames show their defect only where production does not look "
+                    "(roi, ignore); they count as missed"
+                )
     mean = mean_figures(list(done.values()))
     table = markdown(done, mean)
     result = {

@@ -64,11 +64,12 @@ def pack_for(pack: Pack, encoder: Encoder, products: Sequence[ProductData], prot
     table = np.stack(vectors).astype(np.float32) if vectors else np.zeros((0, width), np.float32)
     named = {
         product.name: replace(
-            pack.products.get(product.name, Product()), types=tuple(slugify(word) for word in product.words),
+            as_named(pack, product.name),
+            types=tuple(slugify(word) for word in product.words),
             type_thresholds={},
         )
         for product in products
-    }  # fmt: skip
+    }
     return replace(
         pack,
         types=tuple(types),
@@ -76,6 +77,15 @@ def pack_for(pack: Pack, encoder: Encoder, products: Sequence[ProductData], prot
         scoring=PAPER if protocol == "paper" else replace(pack.scoring, kind="default"),
         tensors={**_without_others(pack, named), "text.types": table},
     )
+
+
+def as_named(pack: Pack, name: str) -> Product:
+    """The product; one that the pack does not know is cut, and its regions count, as it is without a name. It has no types."""
+    before = pack.product(name)
+    nameless = Product(
+        mask_threshold=before.mask_threshold, tiles=before.tiles, roi=before.roi, ignore=before.ignore
+    )
+    return pack.products.get(name, nameless)
 
 
 def _without_others(pack: Pack, named: Mapping[str, Product]) -> dict[str, NDArray[np.float32]]:
@@ -90,8 +100,10 @@ def _without_others(pack: Pack, named: Mapping[str, Product]) -> dict[str, NDArr
 def predict(
     predictor: Predictor, product: ProductData, advance: Callable[[int], None] = lambda count: None
 ) -> list[Outcome]:
-    """All test images of a product, in order; by `default` scoring cut into its tiles and regions, where it has any."""
-    if predictor.scoring.kind == "default" and is_cut(predictor.pack.product(product.name)):
+    """All test images of a product, in order; by `default` scoring cut and weighed as its pack says."""
+    own = predictor.pack.product(product.name)
+    as_production = predictor.scoring.kind == "default"
+    if as_production and is_cut(own):
         return [_predict_cut(predictor, sample, advance) for sample in product.samples]
     outcomes = []
     several = len(product.words) > 1 and product.has_masks
@@ -100,6 +112,8 @@ def predict(
         images = np.stack([resize(sample.image(), predictor.image_size) for sample in samples])
         features = predictor.features(images)
         predictions = predictor.predictions(features, [product.name] * len(samples))
+        if as_production:
+            predictions = [looked_at(prediction, own) for prediction in predictions]
         states: Sequence[NDArray[np.float32] | None] = [None] * len(samples)
         if several:
             states = list(_states(predictor, features, predictions, product.name))
@@ -109,8 +123,8 @@ def predict(
 
 
 def is_cut(product: Product) -> bool:
-    """Whether production looks at parts of a frame, not at the frame as it is."""
-    return bool(product.tiles or product.roi or product.ignore)
+    """Whether the model sees parts of a frame, not the frame as it is."""
+    return bool(product.tiles or product.roi)
 
 
 def _predict_cut(predictor: Predictor, sample: Sample, advance: Callable[[int], None]) -> Outcome:

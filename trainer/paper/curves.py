@@ -204,6 +204,7 @@ def main() -> None:
         "seed": options.seed,
         "frames": sum(map(len, frames.values())),
         "tuning": tuning,
+        "memories": asdict(Memories(seed=options.seed)),
     }
     keep = Kept(options.out / "cells.json", setup, len(cells))
     results: dict[Cell, dict[str, Found]] = {}

@@ -87,6 +87,7 @@ def with_memories(
         looked = _looked(alone, product, [examples["train"][row] for row in good], grid)
         if not looked.any():
             notes.append(f"{product}: production is told to look nowhere, so there is nothing to remember.")
+            made = without_memories(made, [product])
             continue
         memory = remember(
             features.rows(good).taps, groups, used,
@@ -102,12 +103,25 @@ def with_memories(
     return made, notes
 
 
-def needs_stem_tap(pack: Pack, examples: Sequence[Example]) -> bool:
+def of_taps(pack: Pack, encoder: Encoder) -> list[str]:
+    """Products whose memory is of what the image side says, which is something else once that has learned."""
+    return [
+        name
+        for name, product in pack.products.items()
+        if product.reference and min(product.reference.taps) < _taps(pack, encoder)
+    ]
+
+
+def needs_stem_tap(pack: Pack, encoder: Encoder, examples: Sequence[Example]) -> bool:
     """Whether memories are made of a stem's tap that the pack lacks, or that no memory needs as it is."""
     frames = {(example.product, id(example.sample)) for example in examples if _good(example)}
     good = Counter(product for product, _ in frames)
     made = {product for product, count in good.items() if count >= _LEAST_FRAMES}
-    kept = {name for name, product in pack.products.items() if product.reference} - made
+    kept = any(
+        product.reference and max(product.reference.taps) >= _taps(pack, encoder)
+        for name, product in pack.products.items()
+        if name not in made
+    )
     return bool(made) and not (kept and pack.has_stem_tap)
 
 
@@ -150,6 +164,11 @@ def principal_directions(
     bias = -(weight @ mean)
     bias[-1] = math.sqrt(cells.shape[1])
     return np.ascontiguousarray(weight), np.ascontiguousarray(bias, np.float32)
+
+
+def _taps(pack: Pack, encoder: Encoder) -> int:
+    """How many taps the image side gives: the stem's is the next."""
+    return len(encoder.taps if "prompt.visual" in pack.tensors else encoder.dense_taps)
 
 
 def _good(example: Example) -> bool:

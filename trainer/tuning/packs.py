@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from dapo.encoder import Encoder
-from dapo.pack import PAIR, REFERENCE, STEM_TAP, Pack, Product, TypeWord
+from dapo.pack import PAIR, REFERENCE, STEM_TAP, Pack, TypeWord
 from dapo.pack_changes import uncalibrated, with_history
 from dapo.packing import make_pack, type_vector
 from dapo.vocabulary import slugify
+from trainer.evaluation.protocol import as_named
 from trainer.tuning.examples import Example, manifest_hash
 from trainer.tuning.learner import Learner
 
@@ -77,15 +78,10 @@ def with_words(base: Pack, encoder: Encoder, words: Words) -> Pack:
 
 
 def with_products(pack: Pack, words: Words) -> Pack:
-    """Each product of the data with its own types, and those that the data show beside them. One that is new is cut, and its
-    regions count, as before it had a name."""
+    """Each product of the data with its own types, and those that the data show beside them."""
     changed = {}
     for name, own in words.items():
-        before = pack.product(name)
-        nameless = Product(
-            mask_threshold=before.mask_threshold, tiles=before.tiles, roi=before.roi, ignore=before.ignore
-        )
-        product = pack.products.get(name, nameless)
+        product = as_named(pack, name)
         types = tuple(dict.fromkeys([*product.types, *(slugify(word) for word in own)]))
         changed[name] = replace(product, types=types)
     return pack.with_products(changed)

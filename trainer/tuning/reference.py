@@ -7,7 +7,7 @@ are kept and a thousand alike are one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from trainer.evaluation.metrics import auroc, tally
 
 SIZE = 1000  # rows of a memory: of dapo-tiny's stem 0.8 MB a product
 # Weights (score, map) of a memory where no labelled frame says better, by whether words were learned from frames of the product
-# too: on photographs a memory ranks better than untuned words, and adds to tuned ones (docs/retune.md).
+# too: on photographs a memory ranks better than untuned words, and adds to tuned ones (docs/adr/0026-retuning.md).
 WEIGHTS = {False: (0.75, 0.25), True: (0.5, 0.25)}
 _PROJECTED = 64  # dimensions that distances are compared in while rows are picked: the order hardly changes, the time does
 _FOLDS = 3
@@ -138,15 +138,24 @@ def with_memory(pack: Pack, product: str, memory: Memory) -> Pack:
     )
 
 
-def without_memories(pack: Pack) -> Pack:
-    """A new pack without any. Thresholds of the products that lose one no longer hold."""
+def without_memories(pack: Pack, products: Collection[str] | None = None) -> Pack:
+    """A new pack without those of some products; None: without any. Thresholds of products that lose one no longer hold."""
+    gone = {
+        name
+        for name, product in pack.products.items()
+        if product.reference and (products is None or name in products)
+    }
     return replace(
         pack,
         products={
-            name: replace(uncalibrated(product), reference=None) if product.reference else product
+            name: replace(uncalibrated(product), reference=None) if name in gone else product
             for name, product in pack.products.items()
         },
-        tensors={name: array for name, array in pack.tensors.items() if not name.startswith(REFERENCE)},
+        tensors={
+            name: array
+            for name, array in pack.tensors.items()
+            if not (name.startswith(REFERENCE) and name.removeprefix(REFERENCE) in gone)
+        },
     )
 
 

@@ -36,7 +36,7 @@ from trainer.tuning.look import (
     shown,
 )
 from trainer.tuning.loop import History, Step, Tuning, tune
-from trainer.tuning.memories import Memories, needs_stem_tap, with_memories, with_stem_tap
+from trainer.tuning.memories import Memories, needs_stem_tap, of_taps, with_memories, with_stem_tap
 from trainer.tuning.notes import lost, unplaced, untrained
 from trainer.tuning.packs import learned_pack, products_with_pairs, remembering, with_words
 from trainer.tuning.reference import without_memories
@@ -143,12 +143,12 @@ def retune(
         pack = with_words(pack, encoder, words)
         notes += unplaced(examples["train"])
     notes += untrained(encoder, words)
-    if learned in (Scope.FULL, Scope.STEM) and any(p.reference for p in pack.products.values()):
-        pack = without_memories(pack)
+    if learned in (Scope.FULL, Scope.STEM) and (moved := of_taps(pack, encoder)):
+        pack = without_memories(pack, moved)
         notes.append(
-            "memories of good frames that are not made again were dropped: they are of the old image side."
+            f"memories of {', '.join(moved)} were dropped where they are not made again: they are of taps as they were before."
         )
-    if of_stem and needs_stem_tap(pack, examples["train"]):
+    if of_stem and needs_stem_tap(pack, encoder, examples["train"]):
         pack = with_stem_tap(pack, encoder, cache, examples["train"], plan.seed)
     seen = {
         name: features_under(pack, encoder, frozen, cache, own) if own else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dapo.pack import STEM_TAP
+from dapo.pack import REFERENCE, STEM_TAP, Pack
 from dapo.pack_io import read_pack, write_pack
 from pipeline.bundled import default_pack_path
 from pipeline.cli import invoke
@@ -102,36 +102,54 @@ def test_thresholds_alone_move_no_score(done: Path) -> None:
     assert note["before"] == note["after"]
 
 
-def test_a_learned_image_side_drops_memories_that_are_not_made_again(done: Path) -> None:
-    tuned = done / "out" / PACK
-    assert retune(done, "--pack", str(tuned), "--scope", "full", "--epochs", "1", out="full") == 0
-    note = json.loads((done / "full" / NOTE).read_text())
-    assert any("memories" in line for line in note["notes"])
-    assert read_pack(done / "full" / PACK).products["plate"].reference is None
-
-
-def test_memories_are_of_the_stem_unless_taps_are_asked_for(done: Path) -> None:
+@pytest.fixture(scope="module")
+def of_taps(done: Path) -> Pack:
+    """The bundled pack with memories of its taps."""
     assert retune(done, "--scope", "reference", "--memory-of", "taps", out="taps") == 0
-    pack = read_pack(done / "taps" / PACK)
-    assert not pack.has_stem_tap
-    assert pack.products["ring"].reference is not None
-    assert pack.products["ring"].reference.taps == (0, 1, 2, 3)
-    assert read_pack(done / "out" / PACK).products["ring"].reference.taps == (4,)
+    return read_pack(done / "taps" / PACK)
 
 
-@pytest.mark.parametrize("other", [False, True])
-def test_the_stems_tap_is_made_again_unless_another_products_memory_is_of_it(done: Path, other: bool) -> None:
+def test_memories_are_of_the_stem_unless_taps_are_asked_for(done: Path, of_taps: Pack) -> None:
+    assert not of_taps.has_stem_tap
+    references = [pack.products["ring"].reference for pack in (of_taps, read_pack(done / "out" / PACK))]
+    assert [reference.taps for reference in references if reference] == [(0, 1, 2, 3), (4,)]
+
+
+def test_a_learned_image_side_drops_memories_of_taps_and_keeps_those_of_the_stem(
+    done: Path, of_taps: Pack
+) -> None:
+    both = with_memory(read_pack(done / "out" / PACK), "ring", memory_of(of_taps, "ring"))
+    write_pack(both, done / "both.pack")
+    assert (
+        retune(done, "--pack", str(done / "both.pack"), "--scope", "full", "--epochs", "1", out="full") == 0
+    )
+    note = json.loads((done / "full" / NOTE).read_text())
+    assert any(line.startswith("memories of ring were dropped") for line in note["notes"])
+    made = read_pack(done / "full" / PACK)
+    assert made.products["ring"].reference is None
+    assert made.products["plate"].reference == both.products["plate"].reference is not None
+    np.testing.assert_array_equal(made.tensors["reference.plate"], both.tensors["reference.plate"])
+
+
+@pytest.mark.parametrize("other", [None, "of the stem", "of taps"])
+def test_the_stems_tap_is_made_again_unless_another_products_memory_is_of_it(
+    done: Path, of_taps: Pack, other: str | None
+) -> None:
     tuned, weight = read_pack(done / "out" / PACK), f"{STEM_TAP}.weight"
     old = replace(tuned, tensors={**tuned.tensors, weight: np.ones_like(tuned.tensors[weight])})
     if other:
-        plate = old.products["plate"].reference
-        assert plate is not None
-        old = with_memory(old, "cup", Memory(old.tensors["reference.plate"], plate))
+        old = with_memory(old, "cup", memory_of(of_taps if other == "of taps" else tuned, "plate"))
     write_pack(old, done / "old.pack")
     assert retune(done, "--pack", str(done / "old.pack"), "--scope", "reference", out="again") == 0
     made = read_pack(done / "again" / PACK)
-    assert np.array_equal(made.tensors[weight], old.tensors[weight]) == other
-    assert ("cup" in made.products) == other
+    assert np.array_equal(made.tensors[weight], old.tensors[weight]) == (other == "of the stem")
+    assert ("cup" in made.products) == bool(other)
+
+
+def memory_of(pack: Pack, product: str) -> Memory:
+    reference = pack.products[product].reference
+    assert reference is not None
+    return Memory(pack.tensors[f"{REFERENCE}{product}"], reference)
 
 
 @pytest.mark.parametrize(

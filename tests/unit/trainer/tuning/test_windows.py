@@ -250,6 +250,22 @@ def test_an_evaluation_cuts_as_production_does_unless_it_is_the_papers(done: Ret
     assert {outcome.prediction.map.shape for outcome in outcomes("paper")} == {(grid, grid)}
 
 
+def test_an_evaluation_cuts_a_product_that_has_no_name_and_weighs_what_is_ignored(
+    samples: list[Sample],
+) -> None:
+    rings = tuple(sample for sample in samples if sample.product == "ring")
+    pack = set_product(read_pack(default_pack_path()), "*", {"tiles": Tiles(2, 2)})
+    fitted = pack_for(pack, load_pack_encoder(pack), [ProductData("ring", rings)], "default")
+    assert fitted.product("ring").tiles == Tiles(2, 2)
+    ignoring = set_product(read_pack(default_pack_path()), "ring", {"ignore": (LEFT,)})
+    encoder = load_pack_encoder(ignoring)
+    fitted = pack_for(ignoring, encoder, [ProductData("ring", rings)], "default")
+    for outcome in predict(Predictor(fitted, encoder=encoder, runtime="torch"), ProductData("ring", rings)):
+        assert not outcome.prediction.map[:, :8].any()
+        assert outcome.prediction.map[:, 12:].all()
+        assert outcome.states is not None, "it is seen as a whole"
+
+
 def test_the_pack_keeps_how_it_cuts_and_judges_by_new_thresholds(done: Retuned, cut_pack: Pack) -> None:
     for name in PRODUCTS:
         before, after = cut_pack.product(name), done.pack.product(name)
